@@ -1,0 +1,40 @@
+# The few commands anyone needs. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help course test lab outputs export readme
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# make course NOTEBOOKS="01 02" runs only these
+NOTEBOOKS ?=
+
+help:
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(READY): settings.ini setup.py constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"the course needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}: try make PYTHON=python3.12"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+course: $(READY)  ## run the numbered notebooks in order and show what came out (NOTEBOOKS="01 02" picks some)
+	$(BIN)/python tools/course.py run $(NOTEBOOKS)
+
+test: $(READY)  ## run every check: derived files, clean notebooks, the notebooks' tests, tests/
+	$(BIN)/python tools/derive.py check
+	rm -rf nbs/runs
+	$(BIN)/nbdev_test --n_workers 1 --timing
+	$(BIN)/python -m pytest tests
+
+lab: $(READY)  ## open the course in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=nbs
+
+outputs: $(READY)  ## for authors: run the notebooks and store their outputs in nbs/ (NOTEBOOKS picks some)
+	$(BIN)/python tools/course.py store $(NOTEBOOKS)
+
+export: $(READY)  ## for authors: derive the library from the notebooks
+	$(BIN)/python tools/derive.py export
+
+readme: $(READY)  ## for authors: derive README.md from nbs/index.ipynb
+	$(BIN)/python tools/derive.py readme

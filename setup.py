@@ -1,0 +1,29 @@
+"Packaging: everything about the project is said once, in settings.ini."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser()
+config.read(here / "settings.ini", encoding="utf-8")
+settings = config["DEFAULT"]
+readme = here / "README.md"
+
+setup(
+    name=settings["lib_name"],
+    version=settings["version"],
+    description=settings["description"],
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+    long_description_content_type="text/markdown",
+    author=settings["author"],
+    author_email=settings["author_email"],
+    url=settings["git_url"],
+    keywords=settings["keywords"],
+    license="MIT",
+    classifiers=["Intended Audience :: Education", "Topic :: Scientific/Engineering :: Artificial Intelligence", "Programming Language :: Python :: 3"],
+    packages=find_packages(include=["minigpt_course*"]),
+    python_requires=f">={settings['min_python']}",
+    install_requires=settings["requirements"].split(),
+    extras_require={"dev": settings["dev_requirements"].split()},
+)
