@@ -49,10 +49,10 @@ def _is_library(
 
 # %% ../nbs/01_text.ipynb #01-015
 def _read_pydocs() -> str:
-    "Python's own manual as one text: documents in an order fixed by the hash of their names, no passage twice."
+    "Python's own manual as one text: documents in an order fixed by the hash of their names, no paragraph twice."
     documents = sorted(_documents(), key=lambda doc: hashlib.sha256(doc[0].encode()).digest())
-    passages = (passage for _, doc in documents for passage in doc)
-    return "\n\n".join(dict.fromkeys(passages)) + "\n"
+    paragraphs = (paragraph for _, passages in documents for passage in passages for paragraph in passage.split("\n\n"))
+    return "\n\n".join(dict.fromkeys(paragraphs)) + "\n"
 
 # %% ../nbs/01_text.ipynb #01-017
 def sha256(text: str) -> str:
@@ -67,7 +67,7 @@ def _cache_folder() -> Path:
 
 def _pydocs() -> str:
     "The manual from the cache, or read anew and cached where the folder can be written."
-    stem = f"pydocs-{platform.python_version()}-"
+    stem = f"pydocs-1-{platform.python_version()}-"  # 1: raise it when the recipe above changes
     for path in _cache_folder().glob(stem + "*.txt"):
         text = path.read_bytes().decode("utf-8", "replace")
         if path.stem == stem + sha256(text)[:16]: return text
