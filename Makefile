@@ -1,6 +1,6 @@
 # The few commands anyone needs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help course test lab outputs export readme
+.PHONY: help course test lab package outputs export readme
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,6 +29,9 @@ test: $(READY)  ## run every check: derived files, clean notebooks, the notebook
 
 lab: $(READY)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=nbs
+
+package: $(READY)  ## build wheel and sdist, and use each in a fresh environment
+	$(BIN)/python tools/package.py
 
 outputs: $(READY)  ## for authors: run the notebooks and store their outputs in nbs/ (NOTEBOOKS picks some)
 	$(BIN)/python tools/course.py store $(NOTEBOOKS)

@@ -19,7 +19,7 @@ def causal_weights(
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
 
-# %% ../nbs/03_attention.ipynb #03-026
+# %% ../nbs/03_attention.ipynb #03-028
 class SelfAttention(nn.Module):
     "One head of causal self-attention: each position takes a weighted mean of its past's values. `(B, T, C) -> (B, T, D)`."
     def __init__(
@@ -38,13 +38,14 @@ class SelfAttention(nn.Module):
         weights = causal_weights(self.query(x), self.key(x))  # (B, T, T)
         return self.dropout(weights) @ self.value(x)  # (B, T, D)
 
-# %% ../nbs/03_attention.ipynb #03-032
+# %% ../nbs/03_attention.ipynb #03-034
 @torch.no_grad()
 def causality_probe(
     forward: Callable[[Tensor], Tensor],  # a module in evaluation mode: (1, T, C) vectors or (1, T) ids to (1, T, ...)
     inputs: Tensor,  # (T, C) vectors, or (T,) ids of which at least two differ
 ) -> Tensor:  # (T, T); entry [i, j] is the largest change of output i when input j is changed
     "Change each position in turn and see which outputs move. A causal model has exact zeros where j > i."
+    if not inputs.is_floating_point() and len(set(inputs.tolist())) < 2: raise ValueError("the probe needs at least two different ids, to change one into another")
     unchanged, moved = forward(inputs[None])[0], []
     for j in range(len(inputs)):
         changed = inputs.clone()
@@ -53,7 +54,7 @@ def causality_probe(
         moved.append(difference.flatten(1).amax(dim=1))  # (T,)
     return torch.stack(moved, dim=1)
 
-# %% ../nbs/03_attention.ipynb #03-042
+# %% ../nbs/03_attention.ipynb #03-044
 class AttentionLM(nn.Module):
     "The next character from one look back over the window."
     def __init__(self, vocab_size: int, context_length: int, embed_dim: int):
@@ -61,8 +62,8 @@ class AttentionLM(nn.Module):
         self.token_table = nn.Embedding(vocab_size, embed_dim)
         self.position_table = nn.Embedding(context_length, embed_dim)
         self.attention = SelfAttention(embed_dim, embed_dim)
-        self.head = nn.Linear(embed_dim, vocab_size)
+        self.lm_head = nn.Linear(embed_dim, vocab_size)
 
     def forward(self, idx: Tensor) -> Tensor:
         x = self.token_table(idx) + self.position_table.weight[: idx.shape[1]]  # (B, T) -> (B, T, C)
-        return self.head(self.attention(x))  # (B, T, V)
+        return self.lm_head(self.attention(x))  # (B, T, V)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .text import CharTokenizer, Corpus, get_batch, write_atomically
 
-# %% ../nbs/02_bigram.ipynb #02-014
+# %% ../nbs/02_bigram.ipynb #02-018
 def count_runs(
     ids: Tensor,  # (N,) a text as ids
     length: int,  # how many characters in a row: 1, 2 or 3
@@ -26,7 +26,7 @@ def count_runs(
     runs = sum(ids[i : i + total] * vocab_size ** (length - 1 - i) for i in range(length))  # a run is a number in base V
     return torch.bincount(runs, minlength=vocab_size**length).view((vocab_size,) * length)
 
-# %% ../nbs/02_bigram.ipynb #02-019
+# %% ../nbs/02_bigram.ipynb #02-023
 def smoothed(
     counts: Tensor,  # (..., V) what was seen
     simpler: Tensor,  # probabilities of a simpler model, broadcast over the counts
@@ -35,7 +35,7 @@ def smoothed(
     "Counts as probabilities that lean on a simpler model where little was seen."
     return (counts + weight * simpler) / (counts.sum(-1, keepdim=True) + weight)
 
-# %% ../nbs/02_bigram.ipynb #02-020
+# %% ../nbs/02_bigram.ipynb #02-026
 def counted_models(
     ids: Tensor,  # (N,) the training text
     vocab_size: int,  # V
@@ -56,7 +56,7 @@ def counted_loss(
     runs = tuple(ids[i : i + total] for i in range(probs.dim()))
     return -probs[runs].log().mean().item()
 
-# %% ../nbs/02_bigram.ipynb #02-026
+# %% ../nbs/02_bigram.ipynb #02-032
 def compressed_loss(
     compress,  # a function from bytes to fewer bytes
     train: bytes,  # what the compressor has seen before, a byte a character
@@ -66,7 +66,7 @@ def compressed_loss(
     extra = len(compress(train + held_out)) - len(compress(train))
     return extra * 8 * math.log(2) / len(held_out)
 
-# %% ../nbs/02_bigram.ipynb #02-027
+# %% ../nbs/02_bigram.ipynb #02-033
 def loss_ruler(
     corpus: Corpus,  # the text in use
     tokenizer: CharTokenizer,  # its characters, at most 256
@@ -81,7 +81,7 @@ def loss_ruler(
         ruler[name] = compressed_loss(compress, *as_bytes)
     return ruler
 
-# %% ../nbs/02_bigram.ipynb #02-030
+# %% ../nbs/02_bigram.ipynb #02-036
 LADDER = Path("runs/ladder.json")  # where the course keeps its losses, in the folder that it runs in
 
 
@@ -105,7 +105,7 @@ def mark(
     write_atomically(path, json.dumps(ladder, indent=1).encode())
     return ladder
 
-# %% ../nbs/02_bigram.ipynb #02-032
+# %% ../nbs/02_bigram.ipynb #02-038
 class BigramLM(nn.Module):
     "The next character from the present one alone: a table of logits."
     def __init__(self, vocab_size: int):
@@ -115,7 +115,7 @@ class BigramLM(nn.Module):
     def forward(self, idx: Tensor) -> Tensor:
         return self.token_table(idx)  # (B, T) -> (B, T, V)
 
-# %% ../nbs/02_bigram.ipynb #02-034
+# %% ../nbs/02_bigram.ipynb #02-040
 @torch.no_grad()
 def evaluate(
     model: nn.Module,  # ids (B, T) to logits (B, T, V)
@@ -136,7 +136,7 @@ def evaluate(
     model.train(was_training)
     return total / (len(ids) - 1)
 
-# %% ../nbs/02_bigram.ipynb #02-038
+# %% ../nbs/02_bigram.ipynb #02-046
 def fit(
     model: nn.Module,  # ids (B, T) to logits (B, T, V); trained in place
     ids: Tensor,  # (N,) the training text
@@ -160,7 +160,7 @@ def fit(
         losses.append(loss.item())
     return losses
 
-# %% ../nbs/02_bigram.ipynb #02-047
+# %% ../nbs/02_bigram.ipynb #02-057
 @torch.no_grad()
 def sample(
     model: nn.Module,  # ids (B, T) to logits (B, T, V)

@@ -30,7 +30,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.narrow(self.activation(self.widen(x))))
 
-# %% ../nbs/05_block.ipynb #05-025
+# %% ../nbs/05_block.ipynb #05-026
 class GPTDecoderBlock(nn.Module):
     "Collect, then think: attention and feed-forward, each added to the residual stream behind a LayerNorm. `(B, T, C) -> (B, T, C)`."
     def __init__(
@@ -50,12 +50,13 @@ class GPTDecoderBlock(nn.Module):
         x = x + self.attention(self.norm1(x))
         return x + self.feed_forward(self.norm2(x))
 
-# %% ../nbs/05_block.ipynb #05-027
+# %% ../nbs/05_block.ipynb #05-028
 def as_torch_layer(
     block: GPTDecoderBlock,  # a block without output projection
 ) -> nn.TransformerEncoderLayer:  # PyTorch's own layer with the same weights
     "The same block made of torch's parts; call it with a causal mask. It is what ours is checked against."
     width, ours = block.norm1.normalized_shape[0], block.attention
+    if isinstance(ours.projection, nn.Linear): raise ValueError("a block with output_projection=True has no such twin here: compare one without")
     layer = nn.TransformerEncoderLayer(width, ours.num_heads, 4 * width, 0.0, block.feed_forward.activation, batch_first=True, norm_first=True)
     layer.to(ours.qkv.weight)
     layer.self_attn.in_proj_weight.data.copy_(ours.qkv.weight)
@@ -65,7 +66,7 @@ def as_torch_layer(
     for theirs, own in pairs: theirs.load_state_dict(own.state_dict())
     return layer
 
-# %% ../nbs/05_block.ipynb #05-031
+# %% ../nbs/05_block.ipynb #05-033
 class BlockLM(nn.Module):
     "The next character from a stack of blocks."
     def __init__(self, vocab_size: int, context_length: int, embed_dim: int, num_heads: int, num_blocks: int = 1, **options):
@@ -73,8 +74,8 @@ class BlockLM(nn.Module):
         self.token_table = nn.Embedding(vocab_size, embed_dim)
         self.position_table = nn.Embedding(context_length, embed_dim)
         self.blocks = nn.Sequential(*(GPTDecoderBlock(embed_dim, num_heads, **options) for _ in range(num_blocks)))
-        self.head = nn.Linear(embed_dim, vocab_size)
+        self.lm_head = nn.Linear(embed_dim, vocab_size)
 
     def forward(self, idx: Tensor) -> Tensor:
         x = self.token_table(idx) + self.position_table.weight[: idx.shape[1]]  # (B, T) -> (B, T, C)
-        return self.head(self.blocks(x))  # (B, T, V)
+        return self.lm_head(self.blocks(x))  # (B, T, V)

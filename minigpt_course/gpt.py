@@ -26,7 +26,7 @@ class GPTConfig:
     dropout: float = 0.2  # share that training forgets at random
     output_projection: bool = False  # in attention, measured in notebook 04
     activation: str = "relu"  # or "gelu", measured in notebook 05
-    tied_head: bool = False  # head and character table share their weights, measured in notebook 06
+    tied_head: bool = False  # lm_head and character table share their weights, measured in notebook 06
 
     def __post_init__(self): check_config(self)
 
@@ -44,8 +44,10 @@ def check_config(config: GPTConfig) -> None:
         value = getattr(config, field)
         if type(value) is not int or value < 1: raise ValueError(f"{field}={value!r} must be a whole number of at least 1")
     check_heads(config.embed_dim, config.num_heads)
-    if not 0 <= config.dropout < 1: raise ValueError(f"dropout={config.dropout!r} must be at least 0 and less than 1")
-    if config.activation not in ACTIVATIONS: raise ValueError(f"activation={config.activation!r} is unknown; there are {', '.join(ACTIVATIONS)}")
+    if not isinstance(config.dropout, (int, float)) or not 0 <= config.dropout < 1: raise ValueError(f"dropout={config.dropout!r} must be at least 0 and less than 1")
+    for field in ("output_projection", "tied_head"):
+        if type(getattr(config, field)) is not bool: raise ValueError(f"{field}={getattr(config, field)!r} must be True or False")
+    if config.activation not in tuple(ACTIVATIONS): raise ValueError(f"activation={config.activation!r} is unknown; there are {', '.join(ACTIVATIONS)}")
 
 # %% ../nbs/06_gpt.ipynb #06-012
 class GPT(nn.Module):
@@ -59,19 +61,19 @@ class GPT(nn.Module):
         options = config.num_heads, config.dropout, config.output_projection, config.activation
         self.blocks = nn.Sequential(*(GPTDecoderBlock(C, *options) for _ in range(config.num_blocks)))
         self.norm = nn.LayerNorm(C)
-        self.head = nn.Linear(C, config.vocab_size)
-        nn.init.normal_(self.head.weight, std=1 / C)
-        nn.init.zeros_(self.head.bias)
+        self.lm_head = nn.Linear(C, config.vocab_size)
+        nn.init.normal_(self.lm_head.weight, std=1 / C)
+        nn.init.zeros_(self.lm_head.bias)
         if config.tied_head:
-            self.token_table.weight = self.head.weight
-            nn.init.normal_(self.head.weight, std=C**-0.5)
+            self.token_table.weight = self.lm_head.weight
+            nn.init.normal_(self.lm_head.weight, std=C**-0.5)
 
     def embed(self, idx: Tensor, start: int = 0) -> Tensor:
         check_ids(idx, start, self.config)
         return self.dropout(self.token_table(idx) + self.position_table.weight[start : start + idx.shape[1]])  # (B, T, C)
 
     def forward(self, idx: Tensor) -> Tensor:
-        return self.head(self.norm(self.blocks(self.embed(idx))))  # (B, T, V)
+        return self.lm_head(self.norm(self.blocks(self.embed(idx))))  # (B, T, V)
 
 # %% ../nbs/06_gpt.ipynb #06-013
 def check_ids(
@@ -79,14 +81,15 @@ def check_ids(
     start: int,  # the position of the first column
     config: GPTConfig,
 ) -> None:
-    "`ValueError` if there are more positions than the model has, or (looked at on a CPU only: a GPU would have to stop for it) ids that it has not."
+    "`ValueError` if the shape is wrong, if there are more positions than the model has, or (looked at on a CPU only: a GPU would have to stop for it) ids that it has not."
+    if idx.dim() != 2: raise ValueError(f"ids of shape {tuple(idx.shape)} are no batch of windows: give them the shape (B, T), ids[None] for one window")
     if start + idx.shape[1] > config.context_length:
         raise ValueError(f"{start + idx.shape[1]} positions are more than this model's context_length={config.context_length}: "
                          "give it the last part of the text, as generate does")
     if idx.device.type == "cpu" and idx.numel() and not 0 <= idx.min() <= idx.max() < config.vocab_size:
         raise ValueError(f"ids reach from {idx.min()} to {idx.max()}, this model knows 0 to {config.vocab_size - 1}: was another tokenizer used?")
 
-# %% ../nbs/06_gpt.ipynb #06-017
+# %% ../nbs/06_gpt.ipynb #06-019
 def parameter_ledger(
     config: GPTConfig,
 ) -> dict[str, int]:  # part of the model to its number of parameters; the values sum to the model's own count
@@ -99,10 +102,10 @@ def parameter_ledger(
         "output projections": blocks * (C * C + C) * config.output_projection,
         "feed-forward": blocks * (C * 4 * C + 4 * C + 4 * C * C + C),
         "LayerNorms": (2 * blocks + 1) * 2 * C,
-        "head": C * V + V,
+        "lm_head": C * V + V,
     }
 
-# %% ../nbs/06_gpt.ipynb #06-032
+# %% ../nbs/06_gpt.ipynb #06-034
 @torch.no_grad()
 def reference_logits(
     model: GPT,  # without output projection
@@ -114,9 +117,9 @@ def reference_logits(
     x = F.embedding(idx, model.token_table.weight) + F.embedding(torch.arange(T, device=idx.device), model.position_table.weight)
     for block in model.blocks: x = as_torch_layer(block).eval()(x, src_mask=future)
     x = F.layer_norm(x, x.shape[-1:], model.norm.weight, model.norm.bias)
-    return F.linear(x, model.head.weight, model.head.bias)
+    return F.linear(x, model.lm_head.weight, model.lm_head.bias)
 
-# %% ../nbs/06_gpt.ipynb #06-038
+# %% ../nbs/06_gpt.ipynb #06-040
 def training_memory(
     config: GPTConfig,
     batch_size: int,  # B, windows of context_length each
@@ -124,14 +127,14 @@ def training_memory(
     "Memory that training needs, predicted from the configuration."
     C, H, V = config.embed_dim, config.num_heads, config.vocab_size
     weights = 4 * sum(parameter_ledger(config).values())
-    per_position = config.num_blocks * (12 * C + H + 4) + 2 * C + V + 2  # the last norm, its statistics, and the loss's probabilities
+    per_position = config.num_blocks * (12 * C + H + 4) + 2 * C + V + 2
     return {"weights": weights, "gradients": weights, "AdamW's two means": 2 * weights, "activations": 4 * per_position * batch_size * config.context_length}
 
-
+# %% ../nbs/06_gpt.ipynb #06-049
 def training_flops(
     config: GPTConfig,
 ) -> int:  # floating-point operations per position, forward and backward
-    "Arithmetic of training: each weight of a matrix is used three times, for two operations each; attention adds its scores and means."
+    "Arithmetic of training, by position: six operations for each weight of a matrix, and attention's scores and means."
     C, blocks = config.embed_dim, config.num_blocks
     matrices = blocks * (11 + config.output_projection) * C * C + C * config.vocab_size
     return 6 * matrices + 12 * blocks * config.context_length * C

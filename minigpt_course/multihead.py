@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .attention import SelfAttention
 
-# %% ../nbs/04_multihead.ipynb #04-018
+# %% ../nbs/04_multihead.ipynb #04-022
 def check_heads(
     embed_dim: int,  # C
     num_heads: int,  # H
@@ -18,10 +18,10 @@ def check_heads(
     "`ValueError` with a way out if the heads do not divide the width."
     if embed_dim < 1 or num_heads < 1: raise ValueError(f"embed_dim={embed_dim} and num_heads={num_heads} must both be at least 1")
     if embed_dim % num_heads:
-        fitting = min((n for n in range(1, embed_dim + 1) if embed_dim % n == 0), key=lambda n: abs(n - num_heads))
+        fitting = min((n for n in range(1, embed_dim + 1) if embed_dim % n == 0), key=lambda n: (abs(n - num_heads), -n))
         raise ValueError(f"heads must divide embed_dim: {embed_dim} % {num_heads} = {embed_dim % num_heads}; try num_heads={fitting}")
 
-# %% ../nbs/04_multihead.ipynb #04-019
+# %% ../nbs/04_multihead.ipynb #04-023
 class MultiHeadAttention(nn.Module):
     "H heads side by side, computed at once: `(B, T, C) -> (B, T, C)`. No output projection unless asked."
     def __init__(
@@ -47,7 +47,7 @@ class MultiHeadAttention(nn.Module):
         forget = self.dropout if self.training else 0.0
         return self.merge(F.scaled_dot_product_attention(*self.split(x), dropout_p=forget, is_causal=True))
 
-# %% ../nbs/04_multihead.ipynb #04-021
+# %% ../nbs/04_multihead.ipynb #04-027
 def from_heads(
     heads: list[SelfAttention],  # H heads, C to D each
 ) -> MultiHeadAttention:  # computes the same as the heads side by side
@@ -58,7 +58,7 @@ def from_heads(
     joined.qkv.weight.data.copy_(torch.cat(rows))
     return joined
 
-# %% ../nbs/04_multihead.ipynb #04-032
+# %% ../nbs/04_multihead.ipynb #04-040
 class MultiHeadLM(nn.Module):
     "The next character from several looks back over the window."
     def __init__(self, vocab_size: int, context_length: int, embed_dim: int, num_heads: int, output_projection: bool = False):
@@ -66,8 +66,8 @@ class MultiHeadLM(nn.Module):
         self.token_table = nn.Embedding(vocab_size, embed_dim)
         self.position_table = nn.Embedding(context_length, embed_dim)
         self.attention = MultiHeadAttention(embed_dim, num_heads, output_projection=output_projection)
-        self.head = nn.Linear(embed_dim, vocab_size)
+        self.lm_head = nn.Linear(embed_dim, vocab_size)
 
     def forward(self, idx: Tensor) -> Tensor:
         x = self.token_table(idx) + self.position_table.weight[: idx.shape[1]]  # (B, T) -> (B, T, C)
-        return self.head(self.attention(x))  # (B, T, V)
+        return self.lm_head(self.attention(x))  # (B, T, V)

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'TrainConfig', 'check_train_config', 'learning_rate_at', 'make_optimizer', 'LearningCurve', 'read_curve',
-           'save_checkpoint', 'load_checkpoint', 'claim', 'train_step', 'stop_requests', 'Run', 'save_run',
-           'restore_run', 'train', 'check_fit']
+           'save_checkpoint', 'load_checkpoint', 'read_state', 'claim', 'train_step', 'stop_requests', 'Run',
+           'save_run', 'restore_run', 'check_fit', 'open_run', 'train']
 
 # %% ../nbs/07_train.ipynb #07-003
 import csv, hashlib, io, json, math, signal, threading, time
@@ -21,7 +21,7 @@ from .bigram import evaluate
 from .gpt import GPT
 from .text import CharTokenizer, Corpus, get_batch, write_atomically
 
-# %% ../nbs/07_train.ipynb #07-012
+# %% ../nbs/07_train.ipynb #07-016
 @dataclass(frozen=True)
 class TrainConfig:
     "How to train. The defaults suit `GPTConfig.laptop()` on a processor. `ValueError` if a number makes no sense."
@@ -39,29 +39,35 @@ class TrainConfig:
 
     def __post_init__(self): check_train_config(self)
 
-# %% ../nbs/07_train.ipynb #07-013
+# %% ../nbs/07_train.ipynb #07-017
 def check_train_config(config: TrainConfig) -> None:
     "`ValueError` naming the first field that makes no sense and what would."
     for name in ("steps", "batch_size", "eval_every", "checkpoint_every"):
         value = getattr(config, name)
         if type(value) is not int or value < 1: raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+    for name in ("warmup_steps", "seed"):
+        value = getattr(config, name)
+        if type(value) is not int or value < 0: raise ValueError(f"{name}={value!r} must be a whole number of at least 0")
     for name in ("learning_rate", "grad_clip"):
-        if not 0 < getattr(config, name) < math.inf: raise ValueError(f"{name}={getattr(config, name)!r} must be a number above 0")
-    for name in ("warmup_steps", "final_rate", "weight_decay"):
-        if not 0 <= getattr(config, name) < math.inf: raise ValueError(f"{name}={getattr(config, name)!r} must not be negative")
-    if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
+        value = getattr(config, name)
+        if not isinstance(value, (int, float)) or not 0 < value < math.inf: raise ValueError(f"{name}={value!r} must be a number above 0")
+    for name in ("final_rate", "weight_decay"):
+        value = getattr(config, name)
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf: raise ValueError(f"{name}={value!r} must be a number of at least 0")
+    if not isinstance(config.betas, (tuple, list)) or len(config.betas) != 2 or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in config.betas):
         raise ValueError(f"betas={config.betas!r} must be two numbers of at least 0 and less than 1")
 
-# %% ../nbs/07_train.ipynb #07-015
+# %% ../nbs/07_train.ipynb #07-019
 def learning_rate_at(
     step: int,  # updates done so far
     config: TrainConfig,
 ) -> float:
     "The learning rate of the next update: a straight rise, then a straight fall to `final_rate` of the highest."
-    rise = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return config.learning_rate * rise * (1 - (1 - config.final_rate) * step / config.steps)
+    if step < config.warmup_steps: return config.learning_rate * (step + 1) / config.warmup_steps
+    fallen = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (1 - (1 - config.final_rate) * fallen)
 
-# %% ../nbs/07_train.ipynb #07-018
+# %% ../nbs/07_train.ipynb #07-022
 def make_optimizer(
     model: nn.Module,
     config: TrainConfig,
@@ -73,7 +79,7 @@ def make_optimizer(
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
-# %% ../nbs/07_train.ipynb #07-020
+# %% ../nbs/07_train.ipynb #07-025
 COLUMNS = ("step", "tokens", "seconds", "train_loss", "validation_loss", "learning_rate", "gradient_norm")
 
 
@@ -98,18 +104,18 @@ class LearningCurve:
     @classmethod
     def from_csv(cls, path: str | Path) -> "LearningCurve": return cls(read_curve(Path(path)))
 
-# %% ../nbs/07_train.ipynb #07-021
+# %% ../nbs/07_train.ipynb #07-026
 def read_curve(path: Path) -> list[list[float]]:
     "The rows of a learning curve's CSV file. `FileNotFoundError` if it is missing, `ValueError` if it is something else."
     if not path.is_file(): raise FileNotFoundError(f"no learning curve at {path}: a run writes curve.csv into its run_dir")
     try:
         header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
-        if tuple(header) != COLUMNS: raise ValueError(f"its columns are {header}")
+        if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows): raise ValueError("its columns are others")
         return [[int(row[0]), int(row[1]), *(float(value or "nan") for value in row[2:])] for row in rows]
-    except (ValueError, IndexError) as error:
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is not a learning curve ({error}); its columns should be {', '.join(COLUMNS)}") from None
 
-# %% ../nbs/07_train.ipynb #07-023
+# %% ../nbs/07_train.ipynb #07-029
 def save_checkpoint(
     run_dir: Path,  # the folder of the run
     state: dict,  # tensors, numbers, strings, lists and dicts of them
@@ -125,7 +131,7 @@ def save_checkpoint(
                       "free some space and go on with resume=True", str(run_dir)) from error
     for old in sorted(run_dir.glob("checkpoint-*.pt"))[:-2]: old.unlink()
 
-# %% ../nbs/07_train.ipynb #07-024
+# %% ../nbs/07_train.ipynb #07-030
 def load_checkpoint(
     run_dir: Path,  # the folder of the run
 ) -> dict | None:  # the newest state that is whole; None if there is no checkpoint yet
@@ -133,36 +139,49 @@ def load_checkpoint(
     paths = sorted(run_dir.glob("checkpoint-*.pt"), reverse=True)
     for path in paths:
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] == path.stem[-16:]:
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if hashlib.sha256(content).hexdigest()[:16] == path.stem[-16:]: return read_state(content, path)
         print(f"{path.name} is damaged and is passed over")
-    if paths: raise ValueError(f"every checkpoint in {run_dir} is damaged: begin again in another run_dir")
+        path.rename(path.with_suffix(".damaged"))  # it must not count as one of the two newest
+    if paths or any(run_dir.glob("checkpoint-*.damaged")): raise ValueError(f"every checkpoint in {run_dir} is damaged: begin again in another run_dir")
     return None
 
-# %% ../nbs/07_train.ipynb #07-026
+# %% ../nbs/07_train.ipynb #07-031
+def read_state(
+    content: bytes,  # of a checkpoint
+    path: Path,  # where it came from, for the message
+) -> dict:
+    "A checkpoint's content: tensors and plain values, and nothing that could run. `ValueError` if it holds anything else."
+    try: return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} was not written by this library ({type(error).__name__}) and is not loaded: it may hold a program; begin again in another run_dir") from None
+
+# %% ../nbs/07_train.ipynb #07-035
 def claim(
     run_dir: Path,  # the folder of the run
     resume: bool,  # whether the run may be there already
     identity: dict,  # what makes the run itself: model, recipe, corpus, characters
 ) -> None:
     "Make the folder this run's own. `ValueError` if it holds a run and `resume` is off, or the run of something else."
-    path = run_dir / "run.json"
-    identity = json.loads(json.dumps(identity))
-    if not path.exists(): return write_atomically(path, json.dumps(identity, indent=1).encode())
+    path, identity = run_dir / "run.json", json.loads(json.dumps(identity))
+    if run_dir.exists() and not run_dir.is_dir(): raise ValueError(f"{run_dir} is a file: choose a folder as run_dir")
+    if not path.exists():
+        if any(run_dir.glob("checkpoint-*.pt")): raise ValueError(f"{run_dir} holds checkpoints and no run.json to say whose: choose another run_dir")
+        return write_atomically(path, json.dumps(identity, indent=1).encode())
     if not resume: raise ValueError(f"{run_dir} holds a run already: go on with resume=True, or choose another run_dir")
-    try: there = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError: raise ValueError(f"{path} is damaged: choose another run_dir") from None
+    try: there = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError): raise ValueError(f"{path} is damaged: choose another run_dir") from None
     for what, mine in identity.items():
         if there.get(what) != mine:
             raise ValueError(f"{run_dir} is the run of another {what}: there {_short(there.get(what), mine)}, here {_short(mine, there.get(what))}; choose another run_dir")
 
 
+# %% ../nbs/07_train.ipynb #07-036
 def _short(value, other) -> str:
     "A value, or of a dictionary only what differs."
-    if not isinstance(value, dict) or not isinstance(other, dict): return str(value)[:60]
+    if not isinstance(value, dict) or not isinstance(other, dict): return repr(value)[:60]
     return ", ".join(f"{key}={value[key]!r}" for key in value if value[key] != other.get(key)) or "as here"
 
-# %% ../nbs/07_train.ipynb #07-028
+# %% ../nbs/07_train.ipynb #07-039
 def train_step(
     model: nn.Module,  # ids to logits
     optimizer: torch.optim.Optimizer,
@@ -178,7 +197,7 @@ def train_step(
     optimizer.step()
     return loss.item(), norm.item()
 
-# %% ../nbs/07_train.ipynb #07-030
+# %% ../nbs/07_train.ipynb #07-041
 @contextmanager
 def stop_requests():
     "Inside, Ctrl-C and SIGTERM set the event that is handed out; a second Ctrl-C interrupts at once, as usual."
@@ -191,7 +210,7 @@ def stop_requests():
     finally:
         for number, handler in former.items(): signal.signal(number, handler)
 
-# %% ../nbs/07_train.ipynb #07-032
+# %% ../nbs/07_train.ipynb #07-044
 class Run:
     "A training run at some step: everything that a checkpoint holds, and how to do the next step."
     def __init__(self, model: GPT, corpus: Corpus, config: TrainConfig, tokenizer: CharTokenizer):
@@ -200,21 +219,25 @@ class Run:
         self.curve, self.step = LearningCurve(), 0
         self.context_length, self.device = model.config.context_length, next(model.parameters()).device
 
-    def advance(self) -> None:  # one row of the curve: look at the exam when it is time, then update
-        config, began, loss, norm = self.config, time.perf_counter(), math.nan, math.nan
-        exam = self.step % config.eval_every == 0 or self.step == config.steps
-        validation = evaluate(self.model, self.held_out_ids, self.context_length) if exam else math.nan
-        looked, rate = time.perf_counter() - began, learning_rate_at(self.step, config)
-        if self.step < config.steps:
-            torch.manual_seed((config.seed * 1_000_003 + self.step) % 2**32)  # the dice of this step, whatever came before
-            for group in self.optimizer.param_groups: group["lr"] = rate
-            batch = get_batch(self.train_ids, config.batch_size, self.context_length, device=self.device)
-            loss, norm = train_step(self.model, self.optimizer, *batch, config.grad_clip)
-        seconds = (self.curve.rows[-1][2] if self.curve.rows else 0.0) + time.perf_counter() - began - looked
-        self.curve.rows.append([self.step, self.step * config.batch_size * self.context_length, seconds, loss, validation, rate, norm])
+    def examine(self) -> float:  # validation loss if it is time for it, else nan
+        due = self.step % self.config.eval_every == 0 or self.step == self.config.steps
+        return evaluate(self.model, self.held_out_ids, self.context_length) if due else math.nan
+
+    def update(self, rate: float) -> tuple[float, float]:  # loss of the batch, length of the gradient
+        if self.step == self.config.steps: return math.nan, math.nan  # the last row has only an exam
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) % 2**32)  # the dice of this step, whatever came before
+        for group in self.optimizer.param_groups: group["lr"] = rate
+        batch = get_batch(self.train_ids, self.config.batch_size, self.context_length, device=self.device)
+        return train_step(self.model, self.optimizer, *batch, self.config.grad_clip)
+
+    def advance(self) -> None:  # one step, one row of the curve
+        validation, rate, began = self.examine(), learning_rate_at(self.step, self.config), time.perf_counter()
+        loss, norm = self.update(rate)
+        seconds = (self.curve.rows[-1][2] if self.curve.rows else 0.0) + time.perf_counter() - began
+        self.curve.rows.append([self.step, self.step * self.config.batch_size * self.context_length, seconds, loss, validation, rate, norm])
         self.step += 1
 
-# %% ../nbs/07_train.ipynb #07-033
+# %% ../nbs/07_train.ipynb #07-046
 def save_run(run: Run, run_dir: Path) -> None:
     "Write a checkpoint of a run, and its curve as CSV."
     state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "step": run.step, "curve": run.curve.rows}
@@ -230,7 +253,32 @@ def restore_run(run: Run, run_dir: Path) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     run.step, run.curve = state["step"], LearningCurve(state["curve"])
 
-# %% ../nbs/07_train.ipynb #07-034
+# %% ../nbs/07_train.ipynb #07-048
+def check_fit(model: GPT, corpus: Corpus, tokenizer: CharTokenizer) -> None:
+    "`ValueError` if the model cannot be trained on this corpus with this tokenizer."
+    if tokenizer.vocab_size != model.config.vocab_size:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} characters, the model vocab_size={model.config.vocab_size}: make them equal")
+    for name, part in ("training", corpus.train), ("held-out", corpus.held_out):
+        if len(part) <= model.config.context_length:
+            raise ValueError(f"the {name} part of {corpus.name} has {len(part)} characters, too few for a window of context_length={model.config.context_length} "
+                             "and its targets: give a longer text or a smaller context_length")
+
+# %% ../nbs/07_train.ipynb #07-049
+def open_run(
+    model: GPT, corpus: Corpus, config: TrainConfig, tokenizer: CharTokenizer | None, run_dir: Path | None, resume: bool
+) -> Run:
+    "A run at its beginning, or where its newest whole checkpoint left it. `ValueError` if the parts do not belong together."
+    tokenizer = tokenizer or CharTokenizer.fit(corpus.text, model.config.vocab_size)
+    check_fit(model, corpus, tokenizer)
+    run = Run(model.train(), corpus, config, tokenizer)
+    if run_dir:
+        for half in run_dir.glob(".*.partial"): half.unlink()  # what a killed run left half-written
+        source = {"name": corpus.name, "sha256": corpus.sha256}
+        claim(run_dir, resume, {"model": asdict(model.config), "recipe": asdict(config), "corpus": source, "chars": tokenizer.chars})
+        restore_run(run, run_dir)
+    return run
+
+# %% ../nbs/07_train.ipynb #07-050
 def train(
     model: GPT,  # trained in place
     corpus: Corpus,  # nine tenths to learn from, one to be judged on
@@ -241,28 +289,15 @@ def train(
     on_step: Callable[[GPT, LearningCurve], object] | None = None,  # called after each step; an answer that is true stops the run
 ) -> LearningCurve:
     "Train, save, and go on where it stopped, bit for bit (on a CPU). Ctrl-C and SIGTERM save and stop. `ValueError` if model, corpus and run_dir do not belong together."
-    tokenizer = tokenizer or CharTokenizer.fit(corpus.text, model.config.vocab_size)
-    check_fit(model, corpus, tokenizer)
-    run, folder = Run(model, corpus, config, tokenizer), Path(run_dir) if run_dir else None
-    if folder:
-        claim(folder, resume, {"model": asdict(model.config), "recipe": asdict(config), "corpus": {"name": corpus.name, "sha256": corpus.sha256}, "chars": tokenizer.chars})
-        restore_run(run, folder)
-    with torch.random.fork_rng(devices=[]), stop_requests() as stop, tqdm(total=config.steps, initial=min(run.step, config.steps), desc="training", unit="step") as bar:
+    folder = Path(run_dir) if run_dir else None
+    run = open_run(model, corpus, config, tokenizer, folder, resume)
+    bar = tqdm(total=config.steps, initial=min(run.step, config.steps), desc="training", unit="step")
+    with torch.random.fork_rng(devices=[]), stop_requests() as stop, bar:
         while run.step <= config.steps and not stop.is_set():
             run.advance()
             bar.update(run.step <= config.steps)
-            if run.step % 20 == 0: bar.set_postfix(loss=f"{run.curve.rows[-1][3]:.3f}")
+            if run.step % 20 == 0: bar.set_postfix(loss=f"{run.curve.rows[-1][3]:.3f}", refresh=False)
             if on_step and on_step(model, run.curve): stop.set()
             if folder and (run.step % config.checkpoint_every == 0 or run.step > config.steps or stop.is_set()): save_run(run, folder)
-    if run.step <= config.steps: print(f"stopped after step {run.step - 1} of {config.steps}; " + (f"go on with train(..., run_dir={str(folder)!r}, resume=True)" if folder else "with a run_dir it could go on"))
+    if run.step <= config.steps: print(f"stopped after {run.step} of {config.steps} steps; " + (f"go on with train(..., run_dir={str(folder)!r}, resume=True)" if folder else "it could go on if it had a run_dir"))
     return run.curve
-
-# %% ../nbs/07_train.ipynb #07-035
-def check_fit(model: GPT, corpus: Corpus, tokenizer: CharTokenizer) -> None:
-    "`ValueError` if the model cannot be trained on this corpus with this tokenizer."
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} characters, the model vocab_size={model.config.vocab_size}: make them equal")
-    for name, part in ("training", corpus.train), ("held-out", corpus.held_out):
-        if len(part) <= model.config.context_length:
-            raise ValueError(f"the {name} part of {corpus.name} has {len(part)} characters, too few for a window of context_length={model.config.context_length} "
-                             "and its targets: give a longer text or a smaller context_length")

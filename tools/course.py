@@ -1,7 +1,7 @@
 """Runs the course's notebooks: `run` into the ignored folder _course/, `store` keeps the outputs in nbs/. Give numbers to pick notebooks."""
 import json
-import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS, COURSE = ROOT / "nbs", ROOT / "_course"
+LADDER, MINUTES = COURSE / "runs" / "ladder.json", NBS / "minutes.json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -24,7 +25,7 @@ def chosen(picks: list[str]) -> list[Path]:
     return [path for path in notebooks if not picks or any(path.stem.startswith(pick) for pick in picks)]
 
 
-def execute(path: Path, position: int) -> tuple[nbformat.NotebookNode, float]:
+def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
     "Run one notebook in a fresh kernel with a progress bar over its cells; stops at the first failure, naming notebook and cell."
     notebook = nbformat.read(path, as_version=4)
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
@@ -55,7 +56,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 def closing() -> str:
     "The ladder of losses, a sample by the model just trained, and where to look next."
     from minigpt_course.bigram import read_ladder
-    ladder, lines = read_ladder(COURSE / "runs" / "ladder.json"), ["", "The ladder of losses (nats per character on the held-out tenth):"]
+    ladder, lines = read_ladder(LADDER), ["", "The ladder of losses (nats per character on the held-out tenth):"]
     for name, loss in sorted({**ladder["landmarks"], **ladder["models"]}.items(), key=lambda item: -item[1]):
         lines.append(f"  {loss:6.3f}  {'model     ' if name in ladder['models'] else 'landmark  '} {name}")
     sample = COURSE / "runs" / "sample.txt"
@@ -64,21 +65,25 @@ def closing() -> str:
 
 
 def main(command: str, picks: list[str]) -> None:
-    store, minutes = command == "store", NBS / "minutes.json"
+    "Run the chosen notebooks in order; what they leave behind lies in _course/runs."
+    store = command == "store"
     if not picks: shutil.rmtree(COURSE, ignore_errors=True)
     COURSE.mkdir(exist_ok=True)
-    times = json.loads(minutes.read_text()) if minutes.exists() else {}
-    for position, path in enumerate(p for p in chosen(picks) if store or p.stem != "index"):
-        shutil.copy(minutes, COURSE) if minutes.exists() else None
-        notebook, seconds = execute(path, position)
+    for path in chosen(picks):
+        if path.stem == "index" and not store: continue
+        notebook, seconds = execute(path)
         tidy(notebook)
         nbformat.write(notebook, (NBS if store else COURSE) / path.name)
-        times[path.stem] = round(seconds / 60, 1)
-        if store and path.stem != "index": minutes.write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
-    if store:
-        if (COURSE / "runs" / "ladder.json").exists(): shutil.copy(COURSE / "runs" / "ladder.json", NBS / "ladder.json")
-        os.execv(Path(sys.executable).with_name("nbdev_clean"), ["nbdev_clean", "--fname", str(NBS)])
-    print(closing())
+        if store and path.stem != "index": remember(path.stem, seconds)
+    if store: subprocess.run([Path(sys.executable).with_name("nbdev_clean"), "--fname", NBS], cwd=ROOT, check=True)
+    else: print(closing())
+
+
+def remember(name: str, seconds: float) -> None:
+    "What the index shows: the ladder so far, and how long each notebook takes."
+    times = json.loads(MINUTES.read_text()) if MINUTES.exists() else {}
+    MINUTES.write_text(json.dumps(times | {name: max(0.1, round(seconds / 60, 1))}, indent=1, sort_keys=True) + "\n")
+    if LADDER.exists(): (NBS / "ladder.json").write_text(LADDER.read_text() + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,37 @@
+"What several test files share: a small text and a small model."
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+import torch
+from torch import nn
+
+from minigpt_course.gpt import GPT, GPTConfig
+from minigpt_course.text import CharTokenizer, Corpus
+
+torch.set_num_threads(1)  # the models are tiny: a second thread only waits
+
+
+def small_corpus() -> Corpus:
+    return Corpus.from_text("To be, or not to be: that is the question.\n" * 40, "hamlet")
+
+
+def small_gpt(**changes) -> GPT:
+    "A GPT that has the same weights each time, none of them tiny, so that a wrong part shows in the logits."
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**{"vocab_size": 24, "context_length": 16, "embed_dim": 16, "num_heads": 2, "num_blocks": 2, "dropout": 0.0} | changes))
+    for weights in model.parameters(): nn.init.normal_(weights, std=0.3)
+    return model
+
+
+@pytest.fixture
+def corpus() -> Corpus: return small_corpus()
+
+
+@pytest.fixture
+def tokenizer(corpus) -> CharTokenizer: return CharTokenizer.fit(corpus.text, vocab_size=24)
+
+
+@pytest.fixture
+def model() -> GPT: return small_gpt().eval()

@@ -1,0 +1,163 @@
+"The model is what it says it is: the same numbers as PyTorch's own modules, and no look ahead."
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from conftest import small_gpt
+from minigpt_course import attention
+from minigpt_course.attention import SelfAttention, causality_probe
+from minigpt_course.block import GPTDecoderBlock, as_torch_layer
+from minigpt_course.generate import KVCache, generate
+from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger, reference_logits
+from minigpt_course.multihead import MultiHeadAttention
+
+T, C, H, D = 70, 12, 3, 4  # T: more than one tile of PyTorch's attention kernel
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+ACTIVATIONS = pytest.mark.parametrize("activation", ["relu", "gelu"])
+
+
+@pytest.fixture(autouse=True)
+def seed(): torch.manual_seed(0)
+
+
+def assert_near(ours, theirs):
+    assert ours.std() > 0.1  # two tensors of almost nothing would agree whatever we do
+    torch.testing.assert_close(ours, theirs, rtol=0, atol={torch.float32: 1e-5, torch.float64: 1e-10}[ours.dtype])
+
+
+def assert_causal(probe):
+    assert (probe.triu(1) == 0).all()
+    assert (probe.diagonal() > 0).all()
+
+
+def random_block(**options) -> GPTDecoderBlock:
+    "A block whose LayerNorms do something too."
+    block = GPTDecoderBlock(C, H, **options)
+    for norm in block.norm1, block.norm2: nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    return block
+
+
+def feed_in_pieces(model, idx, sizes) -> torch.Tensor:
+    cache = KVCache(model)
+    return torch.cat([cache.feed(piece) for piece in idx.split(sizes, dim=1)], dim=1)
+
+
+# the same numbers as PyTorch's
+
+
+@DTYPES
+def test_one_head_is_torchs_scaled_dot_product_attention(dtype):
+    head, x = SelfAttention(C, D).to(dtype), torch.randn(2, T, C, dtype=dtype)
+    assert_near(head(x), F.scaled_dot_product_attention(head.query(x), head.key(x), head.value(x), is_causal=True))
+
+
+@DTYPES
+def test_several_heads_are_torchs_multihead_attention(dtype):
+    ours, x = MultiHeadAttention(C, H).to(dtype), torch.randn(2, T, C, dtype=dtype)
+    theirs = nn.MultiheadAttention(C, H, bias=False, batch_first=True, dtype=dtype)
+    theirs.load_state_dict({"in_proj_weight": ours.qkv.weight, "out_proj.weight": torch.eye(C)})
+    future = torch.ones(T, T, dtype=torch.bool).triu(1)
+    assert_near(ours(x), theirs(x, x, x, attn_mask=future)[0])
+
+
+@DTYPES
+@ACTIVATIONS
+def test_a_block_is_torchs_encoder_layer(dtype, activation):
+    block, x = random_block(activation=activation).to(dtype), torch.randn(2, T, C, dtype=dtype)
+    future = torch.ones(T, T, dtype=torch.bool).triu(1)
+    assert_near(block(x), as_torch_layer(block)(x, src_mask=future))
+
+
+@DTYPES
+@ACTIVATIONS
+@pytest.mark.parametrize("tied_head", [False, True])
+def test_the_whole_gpt_is_the_reference(dtype, activation, tied_head):
+    model = small_gpt(context_length=T, activation=activation, tied_head=tied_head).eval().to(dtype)
+    idx = torch.randint(24, (2, T))
+    assert_near(model(idx), reference_logits(model, idx))
+
+
+# no look ahead
+
+
+@pytest.mark.parametrize("module", [
+    pytest.param(lambda: SelfAttention(C, D), id="one head"),
+    pytest.param(lambda: MultiHeadAttention(C, H), id="heads"),
+    pytest.param(lambda: MultiHeadAttention(C, H, output_projection=True), id="heads with output projection"),
+    pytest.param(lambda: random_block(), id="relu block"),
+    pytest.param(lambda: random_block(activation="gelu"), id="gelu block"),
+])
+def test_no_position_moves_an_earlier_one(module):
+    assert_causal(causality_probe(module(), torch.randn(T, C)))
+
+
+def test_no_character_moves_an_earlier_logit_of_a_gpt():
+    model = small_gpt(context_length=T).eval()
+    assert_causal(causality_probe(model, torch.randint(24, (T,))))
+
+
+@pytest.mark.parametrize("sizes", [[1] * T, [T // 2, T // 2], [5, 1, T - 7, 1]], ids=["one by one", "halves", "uneven"])
+def test_no_character_moves_an_earlier_logit_of_a_cache(sizes):
+    model = small_gpt(context_length=T).eval()
+    assert_causal(causality_probe(lambda idx: feed_in_pieces(model, idx, sizes), torch.randint(24, (T,))))
+
+
+def test_the_probe_finds_a_missing_mask(monkeypatch):
+    monkeypatch.setattr(attention, "causal_weights", lambda query, key: (query @ key.transpose(-2, -1)).softmax(-1))
+    probe = causality_probe(SelfAttention(C, D), torch.randn(T, C))
+    assert (probe[torch.ones_like(probe).triu(1) == 1] > 0).all()
+
+
+def test_the_probe_finds_a_reshape_in_the_wrong_order(monkeypatch):
+    heads = MultiHeadAttention(C, H)
+    monkeypatch.setattr(heads, "merge", lambda x: x.reshape(1, T, C))  # (B, H, T, D) without the transpose
+    assert causality_probe(heads, torch.randn(T, C)).triu(1).any()
+
+
+# the numbers that the course promises
+
+
+def test_the_kaggle_model_has_13_162_061_parameters():
+    with torch.device("meta"): model = GPT(GPTConfig.kaggle())
+    assert sum(p.numel() for p in model.parameters()) == 13_162_061 == sum(parameter_ledger(GPTConfig.kaggle()).values())
+
+
+# generating
+
+
+@DTYPES
+@pytest.mark.parametrize("options", [{}, {"output_projection": True}, {"activation": "gelu"}, {"tied_head": True}], ids=str)
+def test_cached_logits_are_the_uncached_at_every_position(dtype, options):
+    model, idx = small_gpt(**options).eval().to(dtype), torch.randint(24, (1, 16))
+    for sizes in [1] * 16, [7, 9], [16]: assert_near(feed_in_pieces(model, idx, sizes), model(idx))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_cache_changes_no_text_far_beyond_the_context(model, tokenizer, seed):
+    cached, uncached = (generate(model, tokenizer, "To be", 10 * 16, seed=seed, use_cache=use) for use in (True, False))
+    assert cached == uncached
+
+
+def test_a_seed_reproduces_its_text_and_another_gives_another(model, tokenizer):
+    first, again, other = (generate(model, tokenizer, "To be", 60, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_greedy_is_argmax(model, tokenizer):
+    idx = tokenizer.encode("To be")
+    while len(idx) < 16: idx = torch.cat([idx, model(idx[None])[0, -1:].argmax(-1)])
+    assert generate(model, tokenizer, "To be", 11, temperature=0) == tokenizer.decode(idx)
+
+
+@pytest.mark.parametrize("context_length", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_text_goes_on_past_any_context(tokenizer, context_length, use_cache):
+    text = generate(small_gpt(context_length=context_length), tokenizer, "To be", 50, seed=0, use_cache=use_cache)
+    assert len(text) == 55 and text.startswith("To be")
+
+
+def test_of_a_prompt_longer_than_the_context_the_end_counts(model, tokenizer, corpus):
+    prompt = corpus.text[: 5 * 16]
+    whole, end = (generate(model, tokenizer, start, 40, seed=0) for start in (prompt, prompt[-16:]))
+    assert whole == prompt + end[16:]

@@ -1,0 +1,48 @@
+"""Builds a wheel and an sdist, installs each into a fresh environment with nothing but what it needs to run, and uses it from outside the checkout."""
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+USE = '''
+import importlib.util, pathlib, sys, torch
+import minigpt_course
+from minigpt_course import plot, widgets
+from minigpt_course.generate import generate
+from minigpt_course.gpt import GPT, GPTConfig
+from minigpt_course.text import CharTokenizer, load_corpus
+from minigpt_course.train import TrainConfig, train
+
+home = pathlib.Path(minigpt_course.__file__)
+assert home.is_relative_to(sys.prefix), f"imported from {home}, not from the fresh environment"
+for tool in "nbdev", "jupyterlab", "pytest": assert importlib.util.find_spec(tool) is None, f"{tool} is no run-time dependency"
+assert sum(p.numel() for p in GPT(GPTConfig.kaggle()).parameters()) == 13_162_061
+pathlib.Path("book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)
+corpus = load_corpus("book.txt")
+model, tokenizer = GPT(GPTConfig.laptop()), CharTokenizer.fit(corpus.text)
+curve = train(model, corpus, TrainConfig(steps=60, eval_every=60), run_dir="run")
+text = generate(model, tokenizer, "the ", 100, temperature=0)
+assert curve.validation()[-1][1] < 1 and "quick" in text, (curve.validation(), text)
+plot.learning_curve(curve).figure.savefig("curve.png")
+print(minigpt_course.__version__, "from", home.parent.parent.name, "wrote:", text[:48])
+'''
+
+
+def run(*command: str | Path, at: Path = ROOT) -> None:
+    "Run a command and stop where it fails."
+    subprocess.run(command, cwd=at, check=True)
+
+
+with tempfile.TemporaryDirectory() as folder:
+    dist, fresh = Path(folder) / "dist", Path(folder) / "fresh"
+    run(sys.executable, "-m", "build", "--outdir", dist, ROOT)
+    venv.create(fresh, with_pip=True)
+    python, pinned = fresh / "bin" / "python", ROOT / "constraints.txt"
+    torch = next(line for line in pinned.read_text().splitlines() if line.startswith("torch=="))
+    run(python, "-m", "pip", "install", "--quiet", torch)
+    for package, options in (next(dist.glob("*.whl")), ("-c", pinned)), (next(dist.glob("*.tar.gz")), ("--no-deps", "--force-reinstall")):
+        run(python, "-m", "pip", "install", "--quiet", *options, package)
+        run(python, "-c", USE, at=Path(tempfile.mkdtemp(dir=folder)))
+    print("the wheel and the sdist work from outside the checkout")
