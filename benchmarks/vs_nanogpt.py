@@ -1,6 +1,6 @@
 """Ours against nanoGPT, the same work in the same process on the same processor, taking turns.
 
-    python benchmarks/vs_nanogpt.py --nanogpt PATH_TO_CLONE [--seeds 3] [--json FILE]
+    python benchmarks/vs_nanogpt.py --nanogpt PATH_TO_CLONE [--seeds 3] [--measure throughput generation training] [--json FILE]
 
 Needs tiny Shakespeare: downloaded once, or read from the folder named by MINIGPT_DATA. Prints a Markdown table; takes about fifteen minutes on two cores.
 
@@ -10,6 +10,7 @@ recipes of ours, both with AdamW alone. All see the first nine tenths and are ju
 import argparse
 import json
 import math
+import operator
 import platform
 import statistics
 import sys
@@ -27,6 +28,7 @@ from minigpt_course.text import CharTokenizer, Corpus, get_batch, load_corpus
 from minigpt_course.train import Run, TrainConfig, make_optimizer, train_step
 
 CONTEXT = 64
+PARTS = ["throughput", "generation", "training"]
 TURNS = 20  # each contender's run is cut into so many turns
 SPRINT = GPTConfig.laptop(vocab_size=65, num_blocks=1), TrainConfig(steps=1040, learning_rate=2e-2, eval_every=10**9)
 LONG = GPTConfig.laptop(vocab_size=65), TrainConfig(steps=3200, eval_every=10**9)
@@ -126,7 +128,7 @@ def throughput(clone: Path, ids: torch.Tensor) -> tuple[float, float]:
     nano = NanoGPT(clone, ids, seed=0)
     ours = GPT(GPTConfig(vocab_size=65, context_length=CONTEXT, embed_dim=128, num_heads=4, num_blocks=4, dropout=0.0))
     optimizer, batch = make_optimizer(ours, TrainConfig()), get_batch(ids, 12, CONTEXT)
-    return in_turns(lambda: [nano.step(*batch) for _ in range(20)], lambda: [train_step(ours, optimizer, *batch, 1.0) for _ in range(20)], rounds=11)
+    return in_turns(lambda: [nano.step(*batch) for _ in range(20)], lambda: [train_step(ours, optimizer, *batch, 1.0) for _ in range(20)], rounds=21)
 
 
 def generation() -> tuple[float, float]:
@@ -137,15 +139,14 @@ def generation() -> tuple[float, float]:
     with torch.no_grad(): return in_turns(lambda: nano.generate(start, 512), lambda: generate(ours, tokenizer, "a", 512, seed=0), rounds=3)
 
 
-def report(races: list[dict], steps: tuple[float, float], text: tuple[float, float]) -> dict:
-    "The figures that are claimed: medians over seeds of ratios within a seed."
-    median, rows = statistics.median, []
+def training_figures(races: list[dict]) -> dict:
+    "What is claimed of training: medians over seeds of ratios within a seed."
+    rows = []
     for points in races:
         seconds, loss = points["nanoGPT"][-1]
         rows.append({"nanoGPT seconds": seconds, "nanoGPT loss": loss, "sprint to that loss": reached(points["sprint"], loss) / seconds, "sprint loss": points["sprint"][-1][1],
                      "long to 1.70": reached(points["long"], 1.70) / seconds, "long seconds": points["long"][-1][0] / seconds, "long loss": points["long"][-1][1]})
-    return {"seeds": rows, **{name: median(row[name] for row in rows) for name in rows[0]}, "training throughput": steps[0] / steps[1], "generation": text[0] / text[1],
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"}
+    return {"seeds": rows, **{name: statistics.median(row[name] for row in rows) for name in rows[0]}}
 
 
 def table(figures: dict) -> str:
@@ -165,14 +166,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", type=Path, required=True, help="path of a clone of karpathy/nanoGPT")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--measure", nargs="+", choices=PARTS, default=PARTS, help="measure only these and keep the other figures of the file")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     if not (options.nanogpt / "model.py").is_file(): sys.exit(f"{options.nanogpt} is not a clone of nanoGPT: it has no model.py")
     sys.path.insert(0, str(options.nanogpt))
     corpus = load_corpus("shakespeare")
     tokenizer = CharTokenizer.fit(corpus.text, vocab_size=None)
-    steps, text = throughput(options.nanogpt, tokenizer.encode(corpus.train)), generation()
-    figures = report([race(options.nanogpt, corpus, tokenizer, seed) for seed in range(options.seeds)], steps, text)
+    figures = json.loads(options.json.read_text()) if set(options.measure) != set(PARTS) else {}
+    if "throughput" in options.measure: figures["training throughput"] = operator.truediv(*throughput(options.nanogpt, tokenizer.encode(corpus.train)))
+    if "generation" in options.measure: figures["generation"] = operator.truediv(*generation())
+    if "training" in options.measure: figures |= training_figures([race(options.nanogpt, corpus, tokenizer, seed) for seed in range(options.seeds)])
+    figures["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
     print(table(figures))
     if options.json: options.json.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -5,7 +5,7 @@ __all__ = ['UNKNOWN', 'SHAKESPEARE_URL', 'SHAKESPEARE_SHA256', 'choose_character
            'load_tokenizer', 'get_batch', 'docstrings', 'sha256', 'write_atomically', 'Corpus', 'load_corpus']
 
 # %% ../nbs/01_text.ipynb #01-003
-import ast, hashlib, itertools, json, os, platform, string, sys, sysconfig, warnings
+import ast, hashlib, itertools, json, os, platform, sys, sysconfig, warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path

@@ -166,7 +166,8 @@ def test_sizes_of_nothing_in_a_recipe(field, value):
 
 @pytest.mark.parametrize("field, value, complaint", [
     ("learning_rate", 0, "must be a number above 0"), ("learning_rate", -0.1, "must be a number above 0"), ("grad_clip", 0, "must be a number above 0"),
-    ("warmup_steps", -1, "must not be negative"), ("final_rate", -0.1, "must not be negative"), ("weight_decay", -0.1, "must not be negative"),
+    ("warmup_steps", -1, "must be a whole number of at least 0"), ("warmup_steps", 1.5, "must be a whole number of at least 0"), ("seed", "a", "must be a whole number of at least 0"),
+    ("final_rate", -0.1, "must be a number of at least 0"), ("weight_decay", "x", "must be a number of at least 0"),
     ("betas", (0.9, 1.0), "must be two numbers"), ("betas", (0.9,), "must be two numbers"),
 ])
 def test_numbers_that_make_no_sense_in_a_recipe(field, value, complaint):
@@ -177,7 +178,7 @@ def test_numbers_that_make_no_sense_in_a_recipe(field, value, complaint):
 
 
 @pytest.mark.parametrize("option, value, complaint", [
-    ("temperature", -0.5, "temperature=-0.5 must not be negative: 0 is greedy"),
+    ("temperature", -0.5, "temperature=-0.5 must be a number of at least 0: 0 is greedy"),
     ("temperature", float("nan"), "temperature=nan"),
     ("top_k", 0, "top_k=0 must be from 1 to the 24 characters"),
     ("top_k", 25, "top_k=25 must be from 1 to the 24 characters"),
