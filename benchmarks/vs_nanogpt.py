@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     if not (options.nanogpt / "model.py").is_file(): sys.exit(f"{options.nanogpt} is not a clone of nanoGPT: it has no model.py")
+    if set(options.measure) != set(PARTS) and not (options.json and options.json.is_file()): sys.exit("--measure keeps the other figures of a file: name an earlier run's with --json")
     sys.path.insert(0, str(options.nanogpt))
     corpus = load_corpus("shakespeare")
     tokenizer = CharTokenizer.fit(corpus.text, vocab_size=None)

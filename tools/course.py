@@ -1,7 +1,6 @@
 """Runs the course's notebooks: `run` into the ignored folder _course/, `store` keeps the outputs in nbs/. Give numbers to pick notebooks."""
 import json
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
+from derive import ROOT, clean
+
 NBS, COURSE = ROOT / "nbs", ROOT / "_course"
 LADDER, MINUTES = COURSE / "runs" / "ladder.json", NBS / "minutes.json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -75,7 +75,7 @@ def main(command: str, picks: list[str]) -> None:
         tidy(notebook)
         nbformat.write(notebook, (NBS if store else COURSE) / path.name)
         if store and path.stem != "index": remember(path.stem, seconds)
-    if store: subprocess.run([Path(sys.executable).with_name("nbdev_clean"), "--fname", NBS], cwd=ROOT, check=True)
+    if store: clean(ROOT)
     else: print(closing())
 
 
