@@ -25,5 +25,6 @@ setup(
     packages=find_packages(include=["minigpt_course*"]),
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split()},
+    extras_require={"share": settings["share_requirements"].split(), "dev": (settings["dev_requirements"] + " " + settings["share_requirements"]).split()},
+    entry_points={"console_scripts": settings["console_scripts"].split()},
 )

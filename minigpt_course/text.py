@@ -194,6 +194,11 @@ class Corpus:
     @property
     def held_out(self) -> str: return self.text[len(self.text) * 9 // 10 :]
 
+    def fit_tokenizer(self, vocab_size: int | None = 77) -> CharTokenizer: return CharTokenizer.fit(self.text, vocab_size)
+
+    def encode(self, tokenizer: CharTokenizer) -> tuple[Tensor, Tensor]:  # ids of the training part, ids of the held-out part
+        return tokenizer.encode(self.train), tokenizer.encode(self.held_out)
+
 # %% ../nbs/01_text.ipynb #01-057
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

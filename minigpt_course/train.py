@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'TrainConfig', 'check_train_config', 'learning_rate_at', 'make_optimizer', 'LearningCurve', 'read_curve',
-           'save_checkpoint', 'load_checkpoint', 'read_state', 'claim', 'train_step', 'stop_requests', 'Run',
-           'save_run', 'restore_run', 'check_fit', 'open_run', 'train']
+           'save_checkpoint', 'newest_checkpoint', 'read_state', 'load_checkpoint', 'claim', 'train_step',
+           'stop_requests', 'Engine', 'Run', 'save_run', 'restore_run', 'check_fit', 'open_run', 'train', 'load_best']
 
 # %% ../nbs/07_train.ipynb #07-003
 import csv, hashlib, io, json, math, signal, threading, time
@@ -38,6 +38,14 @@ class TrainConfig:
     seed: int = 0  # of batches and dropout
 
     def __post_init__(self): check_train_config(self)
+
+    @classmethod
+    def laptop(cls, **changes) -> "TrainConfig": return cls(**changes)
+
+    @classmethod
+    def kaggle(cls, **changes) -> "TrainConfig":  # for `GPTConfig.kaggle()` on a GPU
+        gpu = {"steps": 4000, "batch_size": 64, "learning_rate": 1e-3, "warmup_steps": 100, "betas": (0.9, 0.99), "eval_every": 250, "checkpoint_every": 500}
+        return cls(**gpu | changes)
 
 # %% ../nbs/07_train.ipynb #07-017
 def check_train_config(config: TrainConfig) -> None:
@@ -96,8 +104,9 @@ class LearningCurve:
     def same_as(self, other: "LearningCurve") -> bool:  # equal in everything but the seconds
         return [repr(row[:2] + row[3:]) for row in self.rows] == [repr(row[:2] + row[3:]) for row in other.rows]
 
-    def to_csv(self, path: str | Path) -> None:
+    def to_csv(self, path: str | Path, notes: dict[str, object] = {}) -> None:  # notes go before the table, as lines that begin with #
         text = io.StringIO()
+        text.writelines(f"# {name}: {value}\n" for name, value in notes.items())
         csv.writer(text).writerows([COLUMNS, *([("" if value != value else repr(value)) for value in row] for row in self.rows)])
         write_atomically(Path(path), text.getvalue().encode())
 
@@ -109,7 +118,7 @@ def read_curve(path: Path) -> list[list[float]]:
     "The rows of a learning curve's CSV file. `FileNotFoundError` if it is missing, `ValueError` if it is something else."
     if not path.is_file(): raise FileNotFoundError(f"no learning curve at {path}: a run writes curve.csv into its run_dir")
     try:
-        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+        header, *rows = csv.reader(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
         if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows): raise ValueError("its columns are others")
         return [[int(row[0]), int(row[1]), *(float(value or "nan") for value in row[2:])] for row in rows]
     except (ValueError, csv.Error) as error:
@@ -132,14 +141,14 @@ def save_checkpoint(
     for old in sorted(run_dir.glob("checkpoint-*.pt"))[:-2]: old.unlink()
 
 # %% ../nbs/07_train.ipynb #07-030
-def load_checkpoint(
+def newest_checkpoint(
     run_dir: Path,  # the folder of the run
-) -> dict | None:  # the newest state that is whole; None if there is no checkpoint yet
+) -> bytes | None:  # its content; None if there is no checkpoint yet
     "The newest checkpoint that matches its name; says so when a damaged one is passed over. `ValueError` if all are damaged."
     paths = sorted(run_dir.glob("checkpoint-*.pt"), reverse=True)
     for path in paths:
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] == path.stem[-16:]: return read_state(content, path)
+        if hashlib.sha256(content).hexdigest()[:16] == path.stem[-16:]: return content
         print(f"{path.name} is damaged and is passed over")
         path.rename(path.with_suffix(".damaged"))  # it must not count as one of the two newest
     if paths or any(run_dir.glob("checkpoint-*.damaged")): raise ValueError(f"every checkpoint in {run_dir} is damaged: begin again in another run_dir")
@@ -148,12 +157,18 @@ def load_checkpoint(
 # %% ../nbs/07_train.ipynb #07-031
 def read_state(
     content: bytes,  # of a checkpoint
-    path: Path,  # where it came from, for the message
+    run_dir: Path,  # where it came from, for the message
 ) -> dict:
     "A checkpoint's content: tensors and plain values, and nothing that could run. `ValueError` if it holds anything else."
     try: return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} was not written by this library ({type(error).__name__}) and is not loaded: it may hold a program; begin again in another run_dir") from None
+        raise ValueError(f"the checkpoint in {run_dir} was not written by this library ({type(error).__name__}) and is not loaded: it may hold a program; begin again in another run_dir") from None
+
+
+def load_checkpoint(run_dir: Path) -> dict | None:
+    "The state in a run's newest whole checkpoint; None if there is no checkpoint yet. `ValueError` if all are damaged."
+    content = newest_checkpoint(run_dir)
+    return None if content is None else read_state(content, run_dir)
 
 # %% ../nbs/07_train.ipynb #07-035
 def claim(
@@ -211,24 +226,41 @@ def stop_requests():
         for number, handler in former.items(): signal.signal(number, handler)
 
 # %% ../nbs/07_train.ipynb #07-044
+class Engine:
+    "How a step is done: here by one process, in float32. `scale.DeviceEngine` has other ways."
+    rank, num_processes = 0, 1
+
+    def prepare(self, model: nn.Module, config: TrainConfig) -> nn.Module: return model  # what a step calls
+    def step(self, *arguments) -> tuple[float, float]: return train_step(*arguments)
+    def anyone(self, wish: bool) -> bool: return wish  # whether any process wishes it
+    def from_first(self, content: bytes | None) -> bytes | None: return content  # what the first process has read
+    def state_dict(self) -> dict: return {}  # what a checkpoint must keep of it
+    def load_state_dict(self, state: dict) -> None: pass
+
+# %% ../nbs/07_train.ipynb #07-046
 class Run:
     "A training run at some step: everything that a checkpoint holds, and how to do the next step."
-    def __init__(self, model: GPT, corpus: Corpus, config: TrainConfig, tokenizer: CharTokenizer):
-        self.model, self.config, self.optimizer = model, config, make_optimizer(model, config)
-        self.train_ids, self.held_out_ids = tokenizer.encode(corpus.train), tokenizer.encode(corpus.held_out)
-        self.curve, self.step = LearningCurve(), 0
+    def __init__(self, model: GPT, corpus: Corpus, config: TrainConfig, tokenizer: CharTokenizer, engine: Engine = Engine()):
+        self.model, self.config, self.engine = model, config, engine
+        self.network, self.optimizer = engine.prepare(model, config), make_optimizer(model, config)
+        self.train_ids, self.held_out_ids = corpus.encode(tokenizer)
+        self.curve, self.step, self.best = LearningCurve(), 0, {}
         self.context_length, self.device = model.config.context_length, next(model.parameters()).device
 
     def examine(self) -> float:  # validation loss if it is time for it, else nan
-        due = self.step % self.config.eval_every == 0 or self.step == self.config.steps
-        return evaluate(self.model, self.held_out_ids, self.context_length) if due else math.nan
+        if self.step % self.config.eval_every and self.step != self.config.steps: return math.nan
+        loss = evaluate(self.model, self.held_out_ids, self.context_length)
+        if loss < self.best.get("loss", math.inf):
+            copy = {name: weights.to("cpu", copy=True) for name, weights in self.model.state_dict().items()}
+            self.best = {"step": self.step, "loss": loss, "model": copy}
+        return loss
 
     def update(self, rate: float) -> tuple[float, float]:  # loss of the batch, length of the gradient
         if self.step == self.config.steps: return math.nan, math.nan  # the last row has only an exam
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) % 2**32)  # the dice of this step, whatever came before
         for group in self.optimizer.param_groups: group["lr"] = rate
         batch = get_batch(self.train_ids, self.config.batch_size, self.context_length, device=self.device)
-        return train_step(self.model, self.optimizer, *batch, self.config.grad_clip)
+        return self.engine.step(self.network, self.optimizer, *batch, self.config.grad_clip)
 
     def advance(self) -> None:  # one step, one row of the curve
         validation, rate, began = self.examine(), learning_rate_at(self.step, self.config), time.perf_counter()
@@ -237,23 +269,25 @@ class Run:
         self.curve.rows.append([self.step, self.step * self.config.batch_size * self.context_length, seconds, loss, validation, rate, norm])
         self.step += 1
 
-# %% ../nbs/07_train.ipynb #07-046
+# %% ../nbs/07_train.ipynb #07-048
 def save_run(run: Run, run_dir: Path) -> None:
     "Write a checkpoint of a run, and its curve as CSV."
     state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "step": run.step, "curve": run.curve.rows}
-    save_checkpoint(run_dir, state, run.step)
+    save_checkpoint(run_dir, state | {"best": run.best, "engine": run.engine.state_dict()}, run.step)
     run.curve.to_csv(run_dir / "curve.csv")
 
 
 def restore_run(run: Run, run_dir: Path) -> None:
     "Put a run where its newest whole checkpoint was; one that has none yet stays at its beginning."
-    state = load_checkpoint(run_dir)
-    if state is None: return
+    content = run.engine.from_first(newest_checkpoint(run_dir) if run.engine.rank == 0 else None)
+    if content is None: return
+    state = read_state(content, run_dir)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.step, run.curve = state["step"], LearningCurve(state["curve"])
+    run.engine.load_state_dict(state["engine"])
+    run.step, run.curve, run.best = state["step"], LearningCurve(state["curve"]), state["best"]
 
-# %% ../nbs/07_train.ipynb #07-048
+# %% ../nbs/07_train.ipynb #07-050
 def check_fit(model: GPT, corpus: Corpus, tokenizer: CharTokenizer) -> None:
     "`ValueError` if the model cannot be trained on this corpus with this tokenizer."
     if tokenizer.vocab_size != model.config.vocab_size:
@@ -263,22 +297,22 @@ def check_fit(model: GPT, corpus: Corpus, tokenizer: CharTokenizer) -> None:
             raise ValueError(f"the {name} part of {corpus.name} has {len(part)} characters, too few for a window of context_length={model.config.context_length} "
                              "and its targets: give a longer text or a smaller context_length")
 
-# %% ../nbs/07_train.ipynb #07-049
+# %% ../nbs/07_train.ipynb #07-051
 def open_run(
-    model: GPT, corpus: Corpus, config: TrainConfig, tokenizer: CharTokenizer | None, run_dir: Path | None, resume: bool
+    model: GPT, corpus: Corpus, config: TrainConfig, tokenizer: CharTokenizer | None, run_dir: Path | None, resume: bool, engine: Engine = Engine()
 ) -> Run:
     "A run at its beginning, or where its newest whole checkpoint left it. `ValueError` if the parts do not belong together."
-    tokenizer = tokenizer or CharTokenizer.fit(corpus.text, model.config.vocab_size)
+    tokenizer = tokenizer or corpus.fit_tokenizer(model.config.vocab_size)
     check_fit(model, corpus, tokenizer)
-    run = Run(model.train(), corpus, config, tokenizer)
-    if run_dir:
+    if run_dir and engine.rank == 0:
         for half in run_dir.glob(".*.partial"): half.unlink()  # what a killed run left half-written
         source = {"name": corpus.name, "sha256": corpus.sha256}
         claim(run_dir, resume, {"model": asdict(model.config), "recipe": asdict(config), "corpus": source, "chars": tokenizer.chars})
-        restore_run(run, run_dir)
+    run = Run(model.train(), corpus, config, tokenizer, engine)
+    if run_dir: restore_run(run, run_dir)
     return run
 
-# %% ../nbs/07_train.ipynb #07-050
+# %% ../nbs/07_train.ipynb #07-052
 def train(
     model: GPT,  # trained in place
     corpus: Corpus,  # nine tenths to learn from, one to be judged on
@@ -287,17 +321,29 @@ def train(
     resume: bool = False,  # go on with the run in run_dir if there is one
     tokenizer: CharTokenizer | None = None,  # None: fitted on the corpus with the model's vocab_size
     on_step: Callable[[GPT, LearningCurve], object] | None = None,  # called after each step; an answer that is true stops the run
+    engine: Engine = Engine(),  # how a step is done
 ) -> LearningCurve:
     "Train, save, and go on where it stopped, bit for bit (on a CPU). Ctrl-C and SIGTERM save and stop. `ValueError` if model, corpus and run_dir do not belong together."
     folder = Path(run_dir) if run_dir else None
-    run = open_run(model, corpus, config, tokenizer, folder, resume)
-    bar = tqdm(total=config.steps, initial=min(run.step, config.steps), desc="training", unit="step")
+    run, stopping = open_run(model, corpus, config, tokenizer, folder, resume, engine), False
+    bar = tqdm(total=config.steps, initial=min(run.step, config.steps), desc="training", unit="step", disable=engine.rank > 0)
     with torch.random.fork_rng(devices=[]), stop_requests() as stop, bar:
-        while run.step <= config.steps and not stop.is_set():
+        while run.step <= config.steps and not stopping:
             run.advance()
             bar.update(run.step <= config.steps)
             if run.step % 20 == 0: bar.set_postfix(loss=f"{run.curve.rows[-1][3]:.3f}", refresh=False)
-            if on_step and on_step(model, run.curve): stop.set()
-            if folder and (run.step % config.checkpoint_every == 0 or run.step > config.steps or stop.is_set()): save_run(run, folder)
-    if run.step <= config.steps: print(f"stopped after {run.step} of {config.steps} steps; " + (f"go on with train(..., run_dir={str(folder)!r}, resume=True)" if folder else "it could go on if it had a run_dir"))
+            stopping = engine.anyone(bool(on_step and on_step(model, run.curve)) or stop.is_set())
+            if folder and engine.rank == 0 and (run.step % config.checkpoint_every == 0 or run.step > config.steps or stopping): save_run(run, folder)
+    if run.step <= config.steps and engine.rank == 0: print(f"stopped after {run.step} of {config.steps} steps; " + (f"go on with train(..., run_dir={str(folder)!r}, resume=True)" if folder else "it could go on if it had a run_dir"))
     return run.curve
+
+# %% ../nbs/07_train.ipynb #07-054
+def load_best(
+    model: GPT,  # its weights are replaced
+    run_dir: str | Path,  # the folder of its run
+) -> tuple[int, float]:  # the step they are from, their validation loss
+    "Put into the model the weights with the lowest validation loss of its run. `ValueError` if there are none."
+    best = (load_checkpoint(Path(run_dir)) or {}).get("best")
+    if not best: raise ValueError(f"{run_dir} holds no checkpoint: train with run_dir={str(run_dir)!r} first")
+    model.load_state_dict(best["model"])
+    return best["step"], best["loss"]

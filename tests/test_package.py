@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 LIBRARY = Path(__file__).parents[1] / "minigpt_course"
-CHAIN = ["text", "bigram", "attention", "multihead", "block", "gpt", "train", "generate"]
+CHAIN = ["text", "bigram", "attention", "multihead", "block", "gpt", "train", "generate", "scale", "share", "cli"]
 MODULES = sorted(path.stem for path in LIBRARY.glob("*.py") if not path.stem.startswith("_"))
 
 
