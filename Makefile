@@ -1,6 +1,6 @@
 # The few commands anyone needs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help course test lab package outputs export readme
+.PHONY: help course test lab package outputs export readme kaggle reference
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,3 +41,9 @@ export: $(READY)  ## for authors: derive the library from the notebooks
 
 readme: $(READY)  ## for authors: derive README.md from nbs/index.ipynb
 	$(BIN)/python tools/derive.py readme
+
+kaggle: $(READY)  ## for authors: assemble kaggle/minigpt.ipynb from its story and the library
+	$(BIN)/python tools/derive.py kaggle
+
+reference: $(READY)  ## for authors, on a machine with a GPU: train the full model with three seeds and keep the curves
+	$(BIN)/python tools/reference.py

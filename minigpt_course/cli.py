@@ -14,10 +14,11 @@ import torch
 import typer
 from tqdm import tqdm
 
-from .generate import generate as continue_text, stream
+from .generate import check_sampling, generate as continue_text, stream
 from .gpt import GPT, GPTConfig, parameter_ledger
 from .scale import DeviceEngine, choose_device, native_precision, open_corpus, process_group
 from .share import load_any, save, to_transformers
+from .text import write_atomically
 from .train import LearningCurve, TrainConfig, load_best, train as run_training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
@@ -31,7 +32,7 @@ Folder = Annotated[Path, typer.Argument(help="a run's folder, or one with a save
 def train(
     corpus: Annotated[str, typer.Option(help="pydocs (needs no network), shakespeare, or the path of a UTF-8 text")] = "pydocs",
     preset: Annotated[Preset, typer.Option(help="laptop: minutes on a processor; kaggle: 13 million parameters, for a GPU")] = Preset.laptop,
-    run: Annotated[Path | None, typer.Option(help="folder for checkpoints, curve and model [default: runs/PRESET]")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="folder for checkpoints, curve and model [default: runs/PRESET]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that is in the folder")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto: what is fast on the device")] = Precision.auto,
@@ -41,25 +42,28 @@ def train(
     dropout: Annotated[float | None, typer.Option(help="share that training forgets")] = None,
     eval_every: Annotated[int | None, typer.Option(help="steps between looks at the held-out part")] = None,
     seed: Annotated[int, typer.Option(help="of weights, batches and dropout")] = 0,
-    prompt: Annotated[str, typer.Option(help="what the samples along the way continue")] = "\n",
+    prompt: Annotated[str, typer.Option(help="what the samples along the way continue [default: a newline]", show_default=False)] = "\n",
 ) -> None:
     "Train a model. Ctrl-C saves and stops; the same line with --resume goes on. Starts under torchrun as it is."
     changes = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "eval_every": eval_every}
     config = getattr(TrainConfig, preset.value)(seed=seed, **{name: value for name, value in changes.items() if value is not None})
     size = getattr(GPTConfig, preset.value)(**({} if dropout is None else {"dropout": dropout}))
-    folder = run or Path("runs") / preset.value
+    folder = run_dir or Path("runs") / preset.value
     with process_group():
         place = choose_device(device)
         engine = DeviceEngine(place, native_precision(place) if precision.value == "auto" else getattr(torch, precision.value))
         text = open_corpus(corpus, folder, engine)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**63)
         model, tokenizer = GPT(size).to(place), text.fit_tokenizer(size.vocab_size)
+        check_sampling(model, tokenizer, prompt, 200, 0.8, None, None)  # before the folder is claimed
         curve = run_training(model, text, config, folder, resume, tokenizer, engine=engine, on_step=reporter(folder, tokenizer, prompt) if engine.rank == 0 else None)
         if engine.rank: return
         step, loss = load_best(model, folder)
         save(model, tokenizer, folder / "model")
     typer.echo(f"validation loss {loss:.4f} at step {step}; that model is in {folder / 'model'}: minigpt generate {folder}")
-    if len(curve.rows) <= config.steps: raise typer.Exit(3)
+    if len(curve.rows) <= config.steps:
+        typer.echo("stopped before the end: the same line with --resume goes on")
+        raise typer.Exit(3)
 
 # %% ../nbs/13_share.ipynb #13-052
 def reporter(folder: Path, tokenizer, prompt: str):
@@ -69,7 +73,9 @@ def reporter(folder: Path, tokenizer, prompt: str):
         if loss != loss: return
         sample = continue_text(model, tokenizer, prompt, 200, temperature=0.8, seed=0)
         tqdm.write(f"step {step}: validation loss {loss:.4f}\n{sample}\n")
-        with open(folder / "samples.txt", "a", encoding="utf-8") as file: file.write(f"--- step {step}, validation loss {loss:.4f}\n{sample}\n")
+        path, heading = folder / "samples.txt", f"--- step {step}, validation loss "
+        before = path.read_text(encoding="utf-8").split(heading)[0] if path.is_file() else ""  # a run that was cut off comes by here again
+        write_atomically(path, f"{before}{heading}{loss:.4f}\n{sample}\n".encode())
         curve.to_csv(folder / "curve.csv")
     return look
 
@@ -77,24 +83,24 @@ def reporter(folder: Path, tokenizer, prompt: str):
 @app.command()
 def generate(
     folder: Folder,
-    prompt: Annotated[str, typer.Option(help="what to continue")] = "\n",
+    prompt: Annotated[str, typer.Option(help="what to continue [default: a newline]", show_default=False)] = "\n",
     length: Annotated[int, typer.Option(help="characters to write")] = 500,
     temperature: Annotated[float, typer.Option(help="0 is greedy, 1 the model's own probabilities")] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="only the k likeliest")] = None,
     top_p: Annotated[float | None, typer.Option(help="only the likeliest that hold this share")] = None,
     seed: Annotated[int | None, typer.Option(help="of the dice [default: another text each time]")] = None,
 ) -> None:
-    "Let a model write; the characters come as they are drawn."
+    "Let a model write. The characters come as they are drawn."
     model, tokenizer = load_any(folder)
-    characters = stream(model, tokenizer, prompt, length, temperature, top_k, top_p, seed)
-    sys.stdout.write(prompt)
-    for char in characters: print(char, end="", flush=True)
+    check_sampling(model, tokenizer, prompt, length, temperature, top_k, top_p)  # before anything is printed
+    print(prompt, end="", flush=True)
+    for char in stream(model, tokenizer, prompt, length, temperature, top_k, top_p, seed): print(char, end="", flush=True)
     print()
 
 
 @app.command()
 def info(folder: Folder) -> None:
-    "What a model is: its configuration, its parameters one by one, and the curve of its run."
+    "Show configuration, parameters and curve of a model."
     model, tokenizer = load_any(folder)
     for name, value in vars(model.config).items(): typer.echo(f"{name:>18}  {value}")
     ledger = parameter_ledger(model.config)
@@ -110,7 +116,8 @@ def export(
     to: Annotated[Path, typer.Argument(help="the folder to write")],
     plain: Annotated[bool, typer.Option("--plain", help="safetensors and JSON of this course, instead of a GPT-2 for transformers")] = False,
 ) -> None:
-    "Write a model for others: as a GPT-2 that Hugging Face transformers opens, or --plain."
+    "Write a model for others. As a GPT-2 that Hugging Face transformers opens, or --plain."
+    if to.is_file(): raise ValueError(f"{to} is a file: name a folder to write")
     model, tokenizer = load_any(folder)
     (save if plain else to_transformers)(model, tokenizer, to)
     typer.echo(f"written: {', '.join(sorted(path.name for path in to.iterdir()))}")
@@ -120,7 +127,7 @@ def main() -> None:
     "The command `minigpt`."
     try: app()
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        text = str(error).replace("resume=True", "--resume").replace("another run_dir", "another folder with --run")
+        text = str(error).replace("resume=True", "--resume").replace("run_dir", "--run-dir")
         if isinstance(error, ModuleNotFoundError): text = f"{error}: pip install 'minigpt_course[share]'"
         if "Connection closed by peer" in text: text = "another process of this run has died; its checkpoint is whole, the same line with --resume goes on"
         print(f"minigpt: {text}", file=sys.stderr)

@@ -316,13 +316,18 @@ def learning_curve(
     curve,  # a LearningCurve
     landmarks: dict[str, float] = {},  # name to loss
     smooth: int = 20,  # steps of training loss that are averaged
+    band: dict[int, tuple[float, float]] = {},  # step to the lowest and highest loss of runs to compare with
 ):
-    "Training and validation loss over steps, with landmarks; below it the learning rate and the gradient's length."
+    "Training and validation loss over steps and over characters, with landmarks; below it the learning rate and the gradient's length."
     fig, (ax, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=(3, 1), sharex=True)
     loss = np.array([value for value in curve.column("train_loss") if value == value])
     if len(loss) >= smooth: ax.plot(np.arange(len(loss) - smooth + 1) + smooth, np.convolve(loss, np.ones(smooth) / smooth, "valid"), color=BLUE, alpha=0.6, label="training")
     if curve.validation(): ax.plot(*zip(*curve.validation()), "o-", color=RED, label="validation (whole held-out part)")
     draw_landmarks(ax, landmarks)
+    if band: ax.fill_between(list(band), *zip(*band.values()), color=GREY, alpha=0.3, label="reference band")
+    if len(curve.rows) > 1:
+        millions = curve.rows[1][1] / 1e6  # characters a step
+        ax.secondary_xaxis("top", functions=(lambda steps: steps * millions, lambda read: read / millions)).set_xlabel("characters read (millions)", fontsize=8)
     below.plot(curve.column("step"), np.array(curve.column("learning_rate")) / max(curve.column("learning_rate"), default=1), color=GREEN, label="learning rate, share of its highest")
     below.plot(curve.column("step"), curve.column("gradient_norm"), color=ORANGE, alpha=0.5, linewidth=0.8, label="length of the gradient")
     ax.set(ylabel="loss (nats per character)")
@@ -427,11 +432,11 @@ def curve_differences(
     for (name, values), color, style in zip(differences.items(), (BLUE, RED, ORANGE), ("-", "--", ":")):
         ax.plot(np.maximum(np.asarray(values), 1e-9), style, color=color, label=name)
     ax.axhline(allowed, color=GREY, linestyle=":", linewidth=1)
-    ax.set(yscale="log", xlabel="step", ylabel="relative difference of the loss")
+    ax.set(yscale="log", xlabel="step", ylabel="relative difference of the loss\n(none at all: 1e-9)")
     ax.legend()
     return ax
 
-# %% ../nbs/12_scale.ipynb #12-060
+# %% ../nbs/12_scale.ipynb #12-062
 @in_style
 def reference_curves(
     validations: dict[str, list[tuple[int, float]]],  # name of a run to its (step, validation loss)

@@ -3,10 +3,10 @@
 # %% auto #0
 __all__ = ['LARGE', 'matrix_product_rate', 'predicted_seconds', 'choose_device', 'native_precision', 'DeviceEngine', 'from_first',
            'process_group', 'MappedIds', 'write_ids', 'IdFile', 'open_corpus', 'assemble', 'reference_band', 'judge',
-           'read_notes']
+           'run_notes', 'read_notes']
 
 # %% ../nbs/12_scale.ipynb #12-003
-import hashlib, json, os, re, statistics, time
+import hashlib, json, os, platform, re, statistics, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -242,7 +242,23 @@ def judge(
     return (f"outside the reference band at {len(outside)} of {len(exams)} exams, first at step {step}: {loss:.3f}, where the band is {low:.3f} to {high:.3f} "
             + ("(it learns more slowly: look at the learning rate, and whether all processes average)" if loss > high else "(it is better than it should be: look for a leak)"))
 
-# %% ../nbs/12_scale.ipynb #12-059
+# %% ../nbs/12_scale.ipynb #12-060
+def run_notes(
+    corpus: Corpus,
+    model_config: GPTConfig,
+    config: TrainConfig,
+    device: torch.device,
+    precision: torch.dtype,
+    num_processes: int,
+) -> dict[str, object]:
+    "What has to be known about a run before another may be compared with it. Measures the device's peak, for half a second."
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
+    made_by = {"torch": torch.__version__, "python": platform.python_version(), "device": name, "processes": num_processes, "precision": str(precision).removeprefix("torch."),
+               "matrix product rate": f"{matrix_product_rate(device, precision, 4096 if device.type == 'cuda' else 2048):.4g}"}
+    return {"corpus": corpus.name, "corpus sha256": corpus.sha256, "parameters": sum(parameter_ledger(model_config).values()), "dropout": model_config.dropout,
+            "steps": config.steps, "batch size": config.batch_size, "learning rate": config.learning_rate, "seed": config.seed} | made_by
+
+# %% ../nbs/12_scale.ipynb #12-061
 def read_notes(
     path: str | Path,  # a learning curve's CSV file
 ) -> dict[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .gpt import GPT, GPTConfig
 from .text import UNKNOWN, CharTokenizer, write_atomically
-from .train import load_best
+from .train import fingerprint, load_best, read_identity
 
 # %% ../nbs/13_share.ipynb #13-014
 FORMAT = 1  # raise it when a folder written by this version could not be read by the one before
@@ -33,13 +33,9 @@ def save(
     digest = hashlib.sha256(content).hexdigest()
     about = {"format": FORMAT, "weights": f"weights-{digest[:16]}.safetensors", "weights_sha256": digest, "config": asdict(model.config), "chars": tokenizer.chars}
     write_atomically(Path(folder) / about["weights"], content)
-    write_atomically(Path(folder) / "minigpt.json", json.dumps(about | {"sha256": _fingerprint(about)}, indent=1).encode())
-    for other in Path(folder).glob("weights-*.safetensors"):
+    write_atomically(Path(folder) / "minigpt.json", json.dumps(about | {"sha256": fingerprint(about)}, indent=1).encode())
+    for other in [*Path(folder).glob("weights-*.safetensors"), *Path(folder).glob(".*.partial")]:
         if other.name != about["weights"]: other.unlink()
-
-
-def _fingerprint(about: dict) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 # %% ../nbs/13_share.ipynb #13-016
 def load(
@@ -65,7 +61,7 @@ def read_about(path: Path) -> dict:
         about = dict(json.loads(path.read_bytes()))
         version, digest = about["format"], about.pop("sha256", None)
         if type(version) is int and version > FORMAT: raise ValueError(f"it is of format {version}, newer than this version's {FORMAT}: pip install -U minigpt_course")
-        if digest != _fingerprint(about): raise ValueError("it is damaged, its hash is another: copy it again")
+        if digest != fingerprint(about): raise ValueError("it is damaged, its hash is another: copy it again")
     except (ValueError, TypeError, KeyError, RecursionError) as error: raise ValueError(f"{path} cannot be read: {error}") from None
     return about
 
@@ -136,8 +132,8 @@ def to_transformers(
     characters.pre_tokenizer, characters.decoder = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"), decoders.Fuse()
     PreTrainedTokenizerFast(tokenizer_object=characters, clean_up_tokenization_spaces=False, **known).save_pretrained(folder)
     path = Path(folder) / "tokenizer_config.json"
-    about = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}  # the name that both version 4 and 5 know
-    write_atomically(path, json.dumps(about, indent=1).encode())
+    both = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}  # what versions 4 and 5 both understand
+    write_atomically(path, json.dumps(json.loads(path.read_text()) | both, indent=1).encode())
 
 # %% ../nbs/13_share.ipynb #13-041
 def from_transformers(
@@ -172,7 +168,7 @@ def load_any(
     "The model in a folder; of a run, the one with the lowest validation loss so far. `FileNotFoundError` if there is none."
     folder = Path(folder)
     if (folder / "run.json").is_file():
-        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        about = read_identity(folder / "run.json")
         model = GPT(GPTConfig(**about["model"]))
         load_best(model, folder)
         return model.eval(), CharTokenizer(about["chars"])

@@ -206,9 +206,9 @@ SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2d
 
 def _shakespeare() -> str:
     "Tiny Shakespeare: from the folder named by MINIGPT_DATA, else downloaded once and cached; its hash is checked either way."
-    import pooch, requests
     folder = os.environ.get("MINIGPT_DATA")
     if folder: return _checked(Path(folder) / "tinyshakespeare.txt")
+    import pooch, requests
     try:
         path = pooch.retrieve(SHAKESPEARE_URL, SHAKESPEARE_SHA256, "tinyshakespeare.txt", _cache_folder())
     except ValueError as wrong: raise ValueError(f"what came from {SHAKESPEARE_URL} is not tiny Shakespeare, and nothing was kept ({wrong}): "

@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'TrainConfig', 'check_train_config', 'learning_rate_at', 'make_optimizer', 'LearningCurve', 'read_curve',
-           'save_checkpoint', 'newest_checkpoint', 'read_state', 'load_checkpoint', 'claim', 'train_step',
-           'stop_requests', 'Engine', 'Run', 'save_run', 'restore_run', 'check_fit', 'open_run', 'train', 'load_best']
+           'save_checkpoint', 'newest_checkpoint', 'read_state', 'load_checkpoint', 'claim', 'fingerprint',
+           'read_identity', 'train_step', 'stop_requests', 'Engine', 'Run', 'save_run', 'restore_run', 'check_fit',
+           'open_run', 'train', 'load_best']
 
 # %% ../nbs/07_train.ipynb #07-003
 import csv, hashlib, io, json, math, signal, threading, time
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from .bigram import evaluate
 from .gpt import GPT
-from .text import CharTokenizer, Corpus, get_batch, write_atomically
+from .text import CharTokenizer, Corpus, get_batch, sha256, write_atomically
 
 # %% ../nbs/07_train.ipynb #07-016
 @dataclass(frozen=True)
@@ -181,16 +182,29 @@ def claim(
     if run_dir.exists() and not run_dir.is_dir(): raise ValueError(f"{run_dir} is a file: choose a folder as run_dir")
     if not path.exists():
         if any(run_dir.glob("checkpoint-*.pt")): raise ValueError(f"{run_dir} holds checkpoints and no run.json to say whose: choose another run_dir")
-        return write_atomically(path, json.dumps(identity, indent=1).encode())
+        return write_atomically(path, json.dumps(identity | {"sha256": fingerprint(identity)}, indent=1).encode())
     if not resume: raise ValueError(f"{run_dir} holds a run already: go on with resume=True, or choose another run_dir")
-    try: there = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError): raise ValueError(f"{path} is damaged: choose another run_dir") from None
+    there = read_identity(path)
     for what, mine in identity.items():
         if there.get(what) != mine:
             raise ValueError(f"{run_dir} is the run of another {what}: there {_short(there.get(what), mine)}, here {_short(mine, there.get(what))}; choose another run_dir")
 
 
 # %% ../nbs/07_train.ipynb #07-036
+def fingerprint(about: dict) -> str:
+    "The SHA-256 of a dictionary, as JSON with its keys in order."
+    return sha256(json.dumps(about, sort_keys=True))
+
+
+def read_identity(path: Path) -> dict:
+    "What a run.json says a run is. `ValueError` if it is not as it was written."
+    try:
+        there = dict(json.loads(path.read_bytes()))
+        if there.pop("sha256") == fingerprint(there): return there
+    except (ValueError, TypeError, KeyError, RecursionError): pass
+    raise ValueError(f"{path} is damaged: choose another run_dir")
+
+
 def _short(value, other) -> str:
     "A value, or of a dictionary only what differs."
     if not isinstance(value, dict) or not isinstance(other, dict): return repr(value)[:60]

@@ -1,4 +1,5 @@
-"""Everything that is derived from the notebooks: `export` makes the library, `readme` makes README.md, `check` tells what is stale."""
+"""Everything that is derived: `export` makes the library, `readme` README.md, `kaggle` the Kaggle notebook; `check` tells what is stale."""
+import json
 import re
 import shutil
 import subprocess
@@ -54,12 +55,26 @@ def readme(root: Path) -> None:
         (pictures / name).write_bytes(data)
         body = body.replace(f"]({name})", f"]({pictures.name}/{name})")
     body = re.sub(r"\]\((\d\d_\w+\.ipynb)\)", r"](nbs/\1)", body)  # the index links to its neighbours
+    body = body.replace("](../", "](")  # and to the project's other folders
     (root / "README.md").write_text(re.sub(r"\n{3,}", "\n\n", body).strip() + "\n", encoding="utf-8")
+
+
+def kaggle(root: Path) -> None:
+    "Derive the Kaggle notebook from its story, the library's modules and the reference runs."
+    from minigpt_course.scale import LearningCurve, assemble, read_notes
+    modules = "__init__ text bigram attention multihead block gpt train generate scale share plot cli __main__".split()
+    files = {f"minigpt_course/{name}.py": (root / "minigpt_course" / f"{name}.py").read_text(encoding="utf-8") for name in modules}
+    runs = sorted((root / "kaggle" / "reference").glob("*.csv"))
+    references = [{"name": path.stem, "notes": read_notes(path), "validation": LearningCurve.from_csv(path).validation()} for path in runs]
+    files["reference.json"] = json.dumps(references, indent=1)
+    notebook = assemble((root / "kaggle" / "story.md").read_text(encoding="utf-8"), files)
+    notebook["metadata"]["kaggle"] = {"accelerator": "nvidiaTeslaT4", "dataSources": [], "isGpuEnabled": True, "isInternetEnabled": True, "language": "python", "sourceType": "notebook"}
+    (root / "kaggle" / "minigpt.ipynb").write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check() -> None:
     "Derive everything again in a copy and compare; exits naming what is stale and the command that mends it."
-    steps = {"nbs": (clean, "nbdev_clean"), "minigpt_course": (export, "make export"), "README.md": (readme, "make readme"), "readme_files": (lambda root: None, "make readme")}
+    steps = {"nbs": (clean, "nbdev_clean"), "minigpt_course": (export, "make export"), "README.md": (readme, "make readme"), "readme_files": (lambda root: None, "make readme"), "kaggle": (kaggle, "make kaggle")}
     skip, stale = ("__pycache__", "runs", ".ipynb_checkpoints"), []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "minigpt_course"
@@ -73,6 +88,6 @@ def check() -> None:
 
 
 if __name__ == "__main__":
-    what = {"check": check, "export": lambda: export(ROOT), "readme": lambda: readme(ROOT)}.get(sys.argv[-1])
+    what = {"check": check, "export": lambda: export(ROOT), "readme": lambda: readme(ROOT), "kaggle": lambda: kaggle(ROOT)}.get(sys.argv[-1])
     if not what: sys.exit(__doc__)
     what()
