@@ -421,7 +421,7 @@ def gradient_sizes(
     ax.legend()
     return ax
 
-# %% ../nbs/12_scale.ipynb #12-041
+# %% ../nbs/12_scale.ipynb #12-042
 @in_style
 def curve_differences(
     differences: dict[str, list[float]],  # name to relative difference at each step
@@ -436,7 +436,7 @@ def curve_differences(
     ax.legend()
     return ax
 
-# %% ../nbs/12_scale.ipynb #12-062
+# %% ../nbs/12_scale.ipynb #12-063
 @in_style
 def reference_curves(
     validations: dict[str, list[tuple[int, float]]],  # name of a run to its (step, validation loss)

@@ -1,5 +1,6 @@
 "Two processes train like one and survive being killed; ids in a file train like a text in memory. Run as a script under torchrun, this file is one of the processes."
 import json, math, os, random, re, signal, subprocess, sys, time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -93,17 +94,25 @@ def read_until_step(step: int, process: subprocess.Popen) -> dict[str, int]:
     return ranks
 
 
+def family(process: subprocess.Popen) -> list[int]:
+    "The living processes of a run: torchrun and its workers have the same folder in their command lines."
+    return [one.pid for one in psutil.process_iter(["cmdline"]) if process.args[-2] in (one.info["cmdline"] or [])]
+
+
 def kill_all(process: subprocess.Popen) -> None:
-    "torchrun and its workers, as close together as it goes."
-    agent = psutil.Process(process.pid)
-    agent.suspend()  # it can neither start nor stop anything from here on
-    for one in [*agent.children(recursive=True), agent]: one.kill()
+    while pids := family(process):  # torchrun may be starting another while it is killed
+        for pid in pids: kill(pid)
 
 
 def kill_one(process: subprocess.Popen, dice: random.Random) -> None:
     "Any worker, or torchrun if it has none yet."
-    agent = psutil.Process(process.pid)
-    dice.choice(agent.children() or [agent]).kill()
+    workers = [pid for pid in family(process) if pid != process.pid]
+    if workers: kill(dice.choice(workers))
+    else: kill_all(process)
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError): os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +172,9 @@ def test_a_batch_that_the_processes_cannot_share_equally():
 
 def test_two_processes_that_are_killed_ten_times_end_with_the_same_bits(tmp_path, whole):
     dice = random.Random(0)
-    for kill in range(10):
+    for turn in range(10):
         process = start(tmp_path)
-        if kill < 3: time.sleep(dice.uniform(1, 4))  # while the processes come up
+        if turn < 3: time.sleep(dice.uniform(1, 4))  # while the processes come up
         else:
             read_until_step(dice.randrange(1, 20), process)
             time.sleep(dice.uniform(0, 0.05))
@@ -183,11 +192,10 @@ def test_two_processes_that_are_killed_ten_times_end_with_the_same_bits(tmp_path
 def test_when_a_process_dies_the_others_end_as_well(tmp_path):
     process = start(tmp_path)
     ranks = read_until_step(12, process)
-    family = [psutil.Process(pid) for pid in (process.pid, *ranks.values())]
-    os.kill(ranks[1], signal.SIGKILL)
+    assert sorted(family(process)) == sorted([process.pid, *ranks.values()])
+    kill(ranks[1])
     end(process)
-    assert process.returncode > 0
-    assert len(family) == 3 and not any(one.is_running() for one in family)
+    assert process.returncode > 0 and not family(process)
     assert load_checkpoint(tmp_path)["step"] >= 10 and load_checkpoint(tmp_path)["step"] % CONFIG.checkpoint_every == 0
 
 
