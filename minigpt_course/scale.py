@@ -6,7 +6,7 @@ __all__ = ['LARGE', 'matrix_product_rate', 'predicted_seconds', 'choose_device',
            'run_notes', 'read_notes']
 
 # %% ../nbs/12_scale.ipynb #12-003
-import hashlib, json, os, platform, re, statistics, time
+import codecs, hashlib, json, os, platform, re, statistics, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,7 +59,8 @@ def choose_device(
         device = torch.device(wish)
         (torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)).sum().item()
     except Exception as error:
-        name = torch.cuda.get_device_name() if torch.cuda.is_available() else wish
+        try: name = torch.cuda.get_device_name(wish)
+        except Exception: name = wish
         raise RuntimeError(f"{name} cannot compute with PyTorch {torch.__version__} ({str(error).splitlines()[0][:80]}): on Kaggle choose the accelerator "
                            "GPU T4 x2; elsewhere choose another device, for example cpu") from None
     return device
@@ -116,7 +117,7 @@ class DeviceEngine(Group):
         return nn.parallel.DistributedDataParallel(model) if self.num_processes > 1 else model
 
     def step(self, network, optimizer, inputs: Tensor, targets: Tensor, grad_clip: float) -> tuple[float, float]:
-        if self.rank: torch.manual_seed(torch.initial_seed() + (self.rank << 40))  # the others' dropout is not the first one's
+        if self.rank: torch.manual_seed((torch.initial_seed() + self.rank * 1_000_000_007) % 2**32)  # the others' dropout is not the first one's
         mine = slice(self.rank, None, self.num_processes)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             loss = F.cross_entropy(network(inputs[mine]).flatten(0, 1), targets[mine].flatten())
@@ -128,7 +129,7 @@ class DeviceEngine(Group):
         return self.total(loss.detach()) / self.num_processes, norm.item()
 
     def state_dict(self) -> dict: return self.scaler.state_dict()
-    def load_state_dict(self, state: dict) -> None: self.scaler.load_state_dict(state)
+    def load_state_dict(self, state: dict) -> None: self.scaler.load_state_dict(state or self.scaler.state_dict())  # a run in another precision has kept none
 
 # %% ../nbs/12_scale.ipynb #12-045
 class MappedIds:
@@ -155,10 +156,12 @@ def write_ids(
             tokenizer = CharTokenizer.fit(text.read(10_000_000), vocab_size)
             text.seek(0)
             while part := text.read(chunk):
+                if "\0" in part: raise ValueError(f"{path} is not text (it holds a NUL character): give a plain text file")
                 digest.update(part.encode())
                 length += ids.write(tokenizer.encode(part).numpy().astype(dtype)) // np.dtype(dtype).itemsize
+        os.replace(partial, folder / "ids.bin")
     except UnicodeDecodeError as error: raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8 first") from None
-    os.replace(partial, folder / "ids.bin")
+    finally: partial.unlink(missing_ok=True)
     about = {"name": Path(path).name, "sha256": digest.hexdigest(), "length": length, "dtype": dtype, "chars": tokenizer.chars}
     write_atomically(folder / "ids.json", json.dumps(about).encode())
 
@@ -166,11 +169,14 @@ def write_ids(
 class IdFile:
     "A text as a file of ids, where a `Corpus` is wanted. `ValueError` if the file is not what `write_ids` wrote."
     def __init__(self, folder: str | Path):
-        path, about = Path(folder) / "ids.bin", json.loads((Path(folder) / "ids.json").read_text())
-        self.name, self.sha256, length, dtype = (about[key] for key in ("name", "sha256", "length", "dtype"))
+        path = Path(folder) / "ids.bin"
+        try:
+            about = json.loads((Path(folder) / "ids.json").read_text())
+            self.name, self.sha256, length, dtype, chars = (about[key] for key in ("name", "sha256", "length", "dtype", "chars"))
+        except (ValueError, KeyError, TypeError) as error: raise ValueError(f"{folder} does not hold the ids of a text ({error}): delete it and write it again") from None
         if path.stat().st_size != length * np.dtype(dtype).itemsize: raise ValueError(f"{path} does not have the {length:,} ids that it should: delete {folder} and write it again")
-        self.tokenizer = CharTokenizer(about["chars"])
-        held_out = min(length // 10, 1_000_000)
+        self.tokenizer = CharTokenizer(chars)
+        held_out = min(length - length * 9 // 10, 1_000_000)
         self.train = MappedIds(path, dtype, length - held_out)
         self.held_out = MappedIds(path, dtype, length)[torch.arange(length - held_out, length)]
 
@@ -193,7 +199,11 @@ def open_corpus(
     if not Path(source).is_file() or Path(source).stat().st_size <= LARGE: return load_corpus(source)
     if engine.rank == 0 and not (Path(run_dir) / "ids" / "ids.json").is_file(): write_ids(source, Path(run_dir) / "ids")
     engine.anyone(False)  # the others wait here
-    return IdFile(Path(run_dir) / "ids")
+    ids = IdFile(Path(run_dir) / "ids")
+    with open(source, "rb") as file:
+        if file.read(3) != codecs.BOM_UTF8: file.seek(0)
+        if hashlib.file_digest(file, "sha256").hexdigest() != ids.sha256: raise ValueError(f"{run_dir} holds the ids of another text than {source}: choose another run_dir")
+    return ids
 
 # %% ../nbs/12_scale.ipynb #12-056
 def assemble(

@@ -32,10 +32,13 @@ class Unaveraged(DeviceEngine):
 
 def go_on(folder: Path) -> None:
     "The run that is killed and stopped, begun or gone on with."
-    say = lambda model, curve: print(f"step {len(curve.rows)}", flush=True) if dist.get_rank() == 0 else None
-    print(f"process {os.getpid()} is rank {dist.get_rank()}", flush=True)
-    curve = train(small_gpt(dropout=0.3), small_corpus(), CONFIG, folder, resume=True, on_step=say, engine=DeviceEngine(CPU))
-    print(f"ended after {len(curve.rows)}", flush=True)
+    say(f"process {os.getpid()} is rank {dist.get_rank()}")
+    say_each_step = (lambda model, curve: say(f"step {len(curve.rows)}")) if dist.get_rank() == 0 else None
+    curve = train(small_gpt(dropout=0.3), small_corpus(), CONFIG, folder, resume=True, on_step=say_each_step, engine=DeviceEngine(CPU))
+    say(f"ended after {len(curve.rows)}")
+
+
+def say(line: str) -> None: print(line + "\n", end="")  # in one piece: others write to the same pipe, and torchrun leaves it unbuffered
 
 
 def be_examined(folder: Path) -> None:
@@ -204,7 +207,7 @@ def test_a_request_to_stop_reaches_all_processes_wherever_it_arrives(tmp_path, w
     for receiver, number in ("torchrun", signal.SIGTERM), (1, signal.SIGINT):
         process = start(tmp_path)
         ranks = read_until_step(12, process)
-        os.kill(ranks.get(receiver, process.pid), number)
+        os.kill({"torchrun": process.pid, **ranks}[receiver], number)
         said, complaint = end(process)
         stops = re.findall(r"ended after (\d+)", said)
         assert len(stops) == 2 and stops[0] == stops[1], complaint

@@ -7,17 +7,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 USE = '''
-import importlib.util, pathlib, sys, torch
+import importlib.util, pathlib, subprocess, sys, torch
 import minigpt_course
 from minigpt_course import plot, widgets
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
+from minigpt_course.share import load, save
 from minigpt_course.text import CharTokenizer, load_corpus
 from minigpt_course.train import TrainConfig, train
 
 home = pathlib.Path(minigpt_course.__file__)
 assert home.is_relative_to(sys.prefix), f"imported from {home}, not from the fresh environment"
-for tool in "nbdev", "jupyterlab", "pytest": assert importlib.util.find_spec(tool) is None, f"{tool} is no run-time dependency"
+for tool in "nbdev", "jupyterlab", "pytest", "papermill": assert importlib.util.find_spec(tool) is None, f"{tool} is no run-time dependency"
 assert sum(p.numel() for p in GPT(GPTConfig.kaggle()).parameters()) == 13_162_061
 pathlib.Path("book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)
 corpus = load_corpus("book.txt")
@@ -26,6 +27,14 @@ curve = train(model, corpus, TrainConfig(steps=60, eval_every=60), run_dir="run"
 text = generate(model, tokenizer, "the ", 100, temperature=0)
 assert curve.validation()[-1][1] < 1 and "quick" in text, (curve.validation(), text)
 plot.learning_curve(curve).figure.savefig("curve.png")
+save(model, tokenizer, "kept")
+assert all(torch.equal(a, b) for a, b in zip(load("kept")[0].parameters(), model.parameters()))
+minigpt = pathlib.Path(sys.prefix, "bin", "minigpt")
+said = subprocess.run([minigpt, "generate", "kept", "--prompt", "the ", "--length", "100", "--temperature", "0"], capture_output=True, text=True, check=True).stdout
+assert said.strip() == text.strip(), said
+exported = subprocess.run([minigpt, "export", "kept", "gpt2"], capture_output=True, text=True)
+if importlib.util.find_spec("transformers"): assert exported.returncode == 0 and pathlib.Path("gpt2/model.safetensors").exists(), exported.stderr
+else: assert exported.returncode == 1 and "pip install 'minigpt_course[share]'" in exported.stderr, exported.stderr
 print(minigpt_course.__version__, "from", home.parent.parent.name, "wrote:", text[:48])
 '''
 
@@ -42,7 +51,8 @@ with tempfile.TemporaryDirectory() as folder:
     python, pinned = fresh / "bin" / "python", ROOT / "constraints.txt"
     torch = next(line for line in pinned.read_text().splitlines() if line.startswith("torch=="))
     run(python, "-m", "pip", "install", "--quiet", torch)
-    for package, options in (next(dist.glob("*.whl")), ("-c", pinned)), (next(dist.glob("*.tar.gz")), ("--no-deps", "--force-reinstall")):
+    wheel, sdist = next(dist.glob("*.whl")), next(dist.glob("*.tar.gz"))
+    for package, options in (wheel, ("-c", pinned)), (sdist, ("--no-deps", "--force-reinstall")), (f"{wheel}[share]", ("-c", pinned)):
         run(python, "-m", "pip", "install", "--quiet", *options, package)
         run(python, "-c", USE, at=Path(tempfile.mkdtemp(dir=folder)))
-    print("the wheel and the sdist work from outside the checkout")
+    print("the wheel, the sdist, and the wheel with [share] work from outside the checkout")
