@@ -57,8 +57,8 @@ def train(
     given = lambda **values: {name: value for name, value in values.items() if value is not None}
     config = getattr(TrainConfig, preset.value)(seed=seed, **given(steps=steps, batch_size=batch_size, learning_rate=learning_rate, eval_every=eval_every))
     size, folder = getattr(GPTConfig, preset.value)(**given(dropout=dropout)), run_dir or Path("runs") / preset.value
-    with process_group():
-        place = choose_device(device)
+    place = choose_device(device)
+    with process_group(place):
         engine = DeviceEngine(place, native_precision(place) if precision.value == "auto" else getattr(torch, precision.value))
         text = open_corpus(corpus, folder, engine)
         torch.manual_seed(seed % 2**63)
@@ -139,8 +139,8 @@ def main() -> None:
     "The command `minigpt`."
     try: app()
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        text = str(error).replace("resume=True", "--resume").replace("run_dir", "--run-dir")
-        if isinstance(error, ModuleNotFoundError): text = f"{error}: pip install 'minigpt_course[share]'"
+        text = str(error).replace("resume=True", "--resume").replace("another run_dir", "another --run-dir").replace("as run_dir", "as --run-dir")
+        if getattr(error, "name", None) in ("transformers", "tokenizers"): text = f"{error}: pip install 'minigpt_course[share]'"
         if "Connection closed by peer" in text: text = "another process of this run has died; its checkpoint is whole, the same line with --resume goes on"
         print(f"minigpt: {text}", file=sys.stderr)
         sys.exit(1)

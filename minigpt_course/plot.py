@@ -108,7 +108,8 @@ def draw_landmarks(ax, landmarks: dict[str, float]) -> None:
     "Landmarks of the ruler as dotted lines across a picture of losses, their names beside it."
     for name, loss in landmarks.items():
         ax.axhline(loss, color=GREY, linestyle=":", linewidth=1)
-        ax.annotate(name, (1.01, loss), xycoords=("axes fraction", "data"), va="center", color=GREY, fontsize=8)
+        above, below = (any(0 < sign * (other - loss) < 0.15 for other in landmarks.values()) for sign in (1, -1))  # a name that would touch another moves
+        ax.annotate(name, (1.01, loss), xycoords=("axes fraction", "data"), va="top" if above else "bottom" if below else "center", color=GREY, fontsize=8)
 
 # %% ../nbs/02_bigram.ipynb #02-060
 @in_style
@@ -321,7 +322,8 @@ def learning_curve(
     "Training and validation loss over steps and over characters, with landmarks; below it the learning rate and the gradient's length."
     fig, (ax, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=(3, 1), sharex=True)
     loss = np.array([value for value in curve.column("train_loss") if value == value])
-    if len(loss) >= smooth: ax.plot(np.arange(len(loss) - smooth + 1) + smooth, np.convolve(loss, np.ones(smooth) / smooth, "valid"), color=BLUE, alpha=0.6, label="training")
+    smooth = max(1, min(smooth, len(loss) // 10))
+    if len(loss): ax.plot(np.arange(len(loss) - smooth + 1) + smooth, np.convolve(loss, np.ones(smooth) / smooth, "valid"), color=BLUE, alpha=0.6, label="training")
     if curve.validation(): ax.plot(*zip(*curve.validation()), "o-", color=RED, label="validation (whole held-out part)")
     draw_landmarks(ax, landmarks)
     if band: ax.fill_between(list(band), *zip(*band.values()), color=GREY, alpha=0.3, label="reference band")
@@ -332,7 +334,7 @@ def learning_curve(
     below.plot(curve.column("step"), curve.column("gradient_norm"), color=ORANGE, alpha=0.5, linewidth=0.8, label="length of the gradient")
     ax.set(ylabel="loss (nats per character)")
     below.set(xlabel="step", ylim=(0, 2))
-    if curve.rows: ax.legend(bbox_to_anchor=(0.9, 1), loc="upper right"), below.legend(fontsize=8, ncols=2)
+    if curve.rows: ax.legend(loc="best"), below.legend(fontsize=8, ncols=2)
     return ax
 
 # %% ../nbs/08_generate.ipynb #08-013
@@ -385,23 +387,21 @@ def sampling_sheet(
 @in_style
 def machine_hours(
     hours: dict[str, float],  # machine to predicted hours
-    recorded: dict[str, float] = {},  # the same for runs that were made
     title: str = "",
 ):
-    "Predicted hours of a run by machine, on a logarithmic scale, each with a band of half and twice as long; recorded runs as dots."
+    "Predicted hours of a run by machine, on a logarithmic scale, each with a band of half and twice as long."
     fig, ax = plt.subplots(figsize=(9, 0.5 * len(hours) + 1.2))
     names = list(hours)[::-1]
     for y, name in enumerate(names):
         ax.plot([hours[name] / 2, hours[name] * 2], [y, y], color=BLUE, alpha=0.3, linewidth=9, solid_capstyle="butt")
         ax.plot(hours[name], y, "|", color=BLUE, markersize=16, markeredgewidth=3)
         ax.annotate(f"{hours[name]:.1f} h" if hours[name] >= 1 else f"{hours[name] * 60:.1f} min", (hours[name] * 2.3, y), va="center")
-        if name in recorded: ax.plot(recorded[name], y, "o", color=RED)
     for at, unit in (1 / 60, "a minute"), (1, "an hour"), (24, "a day"): ax.axvline(at, color=GREY, linestyle=":", linewidth=1), ax.text(at, len(names) - 0.4, unit, color=GREY, ha="center", fontsize=8)
     ax.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel="hours", ylim=(-0.6, len(names) - 0.2))
     ax.set_title(title, pad=14)
     return ax
 
-# %% ../nbs/12_scale.ipynb #12-025
+# %% ../nbs/12_scale.ipynb #12-026
 @in_style
 def gradient_sizes(
     gradients,  # their absolute values, none zero
@@ -421,7 +421,7 @@ def gradient_sizes(
     ax.legend()
     return ax
 
-# %% ../nbs/12_scale.ipynb #12-042
+# %% ../nbs/12_scale.ipynb #12-045
 @in_style
 def curve_differences(
     differences: dict[str, list[float]],  # name to relative difference at each step
@@ -436,7 +436,7 @@ def curve_differences(
     ax.legend()
     return ax
 
-# %% ../nbs/12_scale.ipynb #12-063
+# %% ../nbs/12_scale.ipynb #12-066
 @in_style
 def reference_curves(
     validations: dict[str, list[tuple[int, float]]],  # name of a run to its (step, validation loss)

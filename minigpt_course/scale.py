@@ -16,9 +16,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gpt import GPT, GPTConfig, parameter_ledger, training_flops
+from .gpt import GPTConfig, parameter_ledger, training_flops
 from .text import CharTokenizer, Corpus, load_corpus, write_atomically
-from .train import Engine, LearningCurve, TrainConfig
+from .train import Engine, TrainConfig
 
 # %% ../nbs/12_scale.ipynb #12-008
 def matrix_product_rate(
@@ -42,19 +42,19 @@ def predicted_seconds(
     model_config: GPTConfig,
     config: TrainConfig,
     rate: float,  # operations a second that the machine does in a matrix product
-    utilisation: float = 0.4,  # the share of them that training reaches
+    utilisation: float = 0.4,  # the share of them that training reaches; 0.4 is a guess
 ) -> float:  # of training, without exams and checkpoints
     "How long a run will take."
     per_step = training_flops(model_config) * model_config.context_length * config.batch_size
     return per_step * config.steps / (rate * utilisation)
 
-# %% ../nbs/12_scale.ipynb #12-030
+# %% ../nbs/12_scale.ipynb #12-031
 def choose_device(
     wish: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
 ) -> torch.device:
-    "The device to train on: under auto a GPU if there is one. `RuntimeError` saying what to do if it is there and cannot compute."
+    "The device to train on: under auto an NVIDIA GPU if there is one. `RuntimeError` saying what to do if it is there and cannot compute."
     if wish == "auto": wish = "cuda" if torch.cuda.is_available() else "cpu"
-    if wish == "cuda": wish = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # torchrun numbers the processes of a machine
+    if wish == "cuda": wish = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # set by torchrun, of which more below
     try:
         device = torch.device(wish)
         (torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)).sum().item()
@@ -71,19 +71,21 @@ def native_precision(device: torch.device) -> torch.dtype:
     if device.type != "cuda": return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
-# %% ../nbs/12_scale.ipynb #12-035
+# %% ../nbs/12_scale.ipynb #12-036
 @contextmanager
-def process_group():
+def process_group(
+    device: torch.device | None = None,  # what the processes compute on; None: what `choose_device` finds
+):
     "Inside, the processes that torchrun has started can talk; a process that was started alone stays alone."
     if int(os.environ.get("WORLD_SIZE", 1)) == 1: yield
     else:
-        device = choose_device()
+        device = device or choose_device()
         if device.type == "cuda": torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")  # how GPUs talk, how processors talk
         yield
-        dist.destroy_process_group()
+        dist.destroy_process_group()  # not after an error: then the others do not answer any more
 
-# %% ../nbs/12_scale.ipynb #12-036
+# %% ../nbs/12_scale.ipynb #12-037
 class Group(Engine):
     "What the processes of a run say to each other."
     def __init__(self, device: torch.device):
@@ -105,7 +107,7 @@ class Group(Engine):
         dist.broadcast(data, 0)
         return data.cpu().numpy().tobytes()
 
-# %% ../nbs/12_scale.ipynb #12-038
+# %% ../nbs/12_scale.ipynb #12-039
 class DeviceEngine(Group):
     "Steps on any device, in any of three precisions, by one process or by all that torchrun has started."
     def __init__(self, device: torch.device, precision: torch.dtype = torch.float32):
@@ -131,7 +133,7 @@ class DeviceEngine(Group):
     def state_dict(self) -> dict: return self.scaler.state_dict()
     def load_state_dict(self, state: dict) -> None: self.scaler.load_state_dict(state or self.scaler.state_dict())  # a run in another precision has kept none
 
-# %% ../nbs/12_scale.ipynb #12-045
+# %% ../nbs/12_scale.ipynb #12-048
 class MappedIds:
     "Ids in a file, fetched where they are asked for: `ids[places]` is a tensor of the places' shape."
     def __init__(self, path: Path, dtype: str, length: int): self.path, self.dtype, self.length = path, dtype, length
@@ -140,7 +142,7 @@ class MappedIds:
         mapped = np.memmap(self.path, self.dtype, "r", shape=(self.length,))  # opened anew, or every page ever read would stay in memory
         return torch.from_numpy(mapped[places.numpy()].astype(np.int64))
 
-# %% ../nbs/12_scale.ipynb #12-048
+# %% ../nbs/12_scale.ipynb #12-051
 def write_ids(
     path: str | Path,  # a UTF-8 text file of any length
     folder: str | Path,  # where the ids are kept
@@ -150,10 +152,12 @@ def write_ids(
     "Encode a text file into a file of ids. `ValueError` if it is not text; nothing is left half-written."
     folder, digest, length = Path(folder), hashlib.sha256(), 0
     folder.mkdir(parents=True, exist_ok=True)
-    partial, dtype = folder / ".ids.bin.partial", "uint8" if vocab_size <= 256 else "uint16"
+    partial, dtype = folder / f".ids.bin.{os.getpid()}.partial", "uint8" if vocab_size <= 256 else "uint16"
     try:
         with open(path, encoding="utf-8-sig", newline="") as text, open(partial, "wb") as ids:
-            tokenizer = CharTokenizer.fit(text.read(10_000_000), vocab_size)
+            sample = text.read(10_000_000)
+            if not sample.strip(): raise ValueError(f"{path} is empty: a corpus needs text to learn from")
+            tokenizer = CharTokenizer.fit(sample, vocab_size)
             text.seek(0)
             while part := text.read(chunk):
                 if "\0" in part: raise ValueError(f"{path} is not text (it holds a NUL character): give a plain text file")
@@ -165,7 +169,7 @@ def write_ids(
     about = {"name": Path(path).name, "sha256": digest.hexdigest(), "length": length, "dtype": dtype, "chars": tokenizer.chars}
     write_atomically(folder / "ids.json", json.dumps(about).encode())
 
-# %% ../nbs/12_scale.ipynb #12-049
+# %% ../nbs/12_scale.ipynb #12-052
 class IdFile:
     "A text as a file of ids, where a `Corpus` is wanted. `ValueError` if the file is not what `write_ids` wrote."
     def __init__(self, folder: str | Path):
@@ -186,7 +190,7 @@ class IdFile:
         if tokenizer.chars != self.tokenizer.chars: raise ValueError(f"{self.name} was encoded with other characters: leave the tokenizer out, or write the ids again")
         return self.train, self.held_out
 
-# %% ../nbs/12_scale.ipynb #12-050
+# %% ../nbs/12_scale.ipynb #12-053
 LARGE = 200_000_000  # bytes of text that are still held in memory
 
 
@@ -195,9 +199,9 @@ def open_corpus(
     run_dir: Path,  # where the ids of a large one are kept
     engine: Engine = Engine(),
 ) -> Corpus | IdFile:
-    "A corpus by name or path; a large one as a file of ids, which the first process writes."
+    "A corpus by name or path; a large one as a file of ids, which the first process of each machine writes."
     if not Path(source).is_file() or Path(source).stat().st_size <= LARGE: return load_corpus(source)
-    if engine.rank == 0 and not (Path(run_dir) / "ids" / "ids.json").is_file(): write_ids(source, Path(run_dir) / "ids")
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0 and not (Path(run_dir) / "ids" / "ids.json").is_file(): write_ids(source, Path(run_dir) / "ids")
     engine.anyone(False)  # the others wait here
     ids = IdFile(Path(run_dir) / "ids")
     with open(source, "rb") as file:
@@ -205,7 +209,7 @@ def open_corpus(
         if hashlib.file_digest(file, "sha256").hexdigest() != ids.sha256: raise ValueError(f"{run_dir} holds the ids of another text than {source}: choose another run_dir")
     return ids
 
-# %% ../nbs/12_scale.ipynb #12-056
+# %% ../nbs/12_scale.ipynb #12-059
 def assemble(
     story: str,  # Markdown; what stands between ```python and ``` becomes a code cell, and "# files" in one becomes the files
     files: dict[str, str],  # path to content
@@ -223,7 +227,7 @@ def assemble(
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return {"cells": [cell for cell in cells if cell["source"]], "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}
 
-# %% ../nbs/12_scale.ipynb #12-059
+# %% ../nbs/12_scale.ipynb #12-062
 def reference_band(
     validations: list[list[tuple[int, float]]],  # of each reference run: (step, validation loss)
 ) -> dict[int, tuple[float, float]]:  # step to the lowest and highest loss that is right
@@ -250,9 +254,9 @@ def judge(
     step, loss = outside[0]
     low, high = band[step]
     return (f"outside the reference band at {len(outside)} of {len(exams)} exams, first at step {step}: {loss:.3f}, where the band is {low:.3f} to {high:.3f} "
-            + ("(it learns more slowly: look at the learning rate, and whether all processes average)" if loss > high else "(it is better than it should be: look for a leak)"))
+            + ("(it learns more slowly: look at the learning rate, and whether all processes average)" if not loss < low else "(it is better than it should be: look for a leak)"))
 
-# %% ../nbs/12_scale.ipynb #12-061
+# %% ../nbs/12_scale.ipynb #12-064
 def run_notes(
     corpus: Corpus,
     model_config: GPTConfig,
@@ -268,7 +272,7 @@ def run_notes(
     return {"corpus": corpus.name, "corpus sha256": corpus.sha256, "parameters": sum(parameter_ledger(model_config).values()), "dropout": model_config.dropout,
             "steps": config.steps, "batch size": config.batch_size, "learning rate": config.learning_rate, "seed": config.seed} | made_by
 
-# %% ../nbs/12_scale.ipynb #12-062
+# %% ../nbs/12_scale.ipynb #12-065
 def read_notes(
     path: str | Path,  # a learning curve's CSV file
 ) -> dict[str, str]:

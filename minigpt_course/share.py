@@ -68,7 +68,7 @@ def read_about(path: Path) -> dict:
 
 def check_shapes(there: dict[str, tuple], wanted: dict[str, tuple], path: Path) -> None:
     "`ValueError` naming the first tensor of a file that is missing, unknown or of the wrong shape."
-    for name in wanted.keys() | there.keys():
+    for name in wanted | there:
         if there.get(name) != wanted.get(name):
             raise ValueError(f"{path}: {name} has the shape {there.get(name, 'of nothing')} and should have {wanted.get(name, 'none')}: it belongs to another model")
 
@@ -77,13 +77,13 @@ def absorbed_bias(
     model: GPT,
 ) -> Tensor:  # (C,) bias of the last LayerNorm
     "The bias that the last LayerNorm needs so that lm_head needs none. `ValueError` if there is none."
-    weight, bias = model.lm_head.weight.detach().double(), model.lm_head.bias.detach().double()
+    weight, bias = model.lm_head.weight.detach().cpu().double(), model.lm_head.bias.detach().cpu().double()
     shift = torch.linalg.lstsq(weight, bias[:, None], driver="gelsd").solution[:, 0]
     if not torch.allclose(weight @ shift, bias, rtol=0, atol=1e-9):
         V, C = weight.shape
         raise ValueError(f"this model has no exact image in GPT-2: the bias of lm_head cannot be absorbed, since its {V} rows of {C} numbers are not independent; "
                          f"train one with embed_dim of at least {V}, or set lm_head.bias to zero")
-    return (model.norm.bias.detach().double() + shift).to(model.norm.bias)
+    return (model.norm.bias.detach().cpu().double() + shift).to(model.norm.bias)
 
 # %% ../nbs/13_share.ipynb #13-026
 def gpt2_names(
@@ -145,8 +145,10 @@ def from_transformers(
     twin, vocabulary = AutoModelForCausalLM.from_pretrained(folder, dtype="auto"), AutoTokenizer.from_pretrained(folder).get_vocab()
     chars, c, weights = sorted(vocabulary, key=vocabulary.get), twin.config, twin.state_dict()
     check_gpt2(c, chars, weights)
-    plain = all(torch.equal(weights[f"transformer.h.{i}.attn.c_proj.weight"], torch.eye(c.n_embd).to(twin.dtype)) for i in range(c.n_layer))
-    model = GPT(GPTConfig(c.vocab_size, c.n_positions, c.n_embd, c.n_head, c.n_layer, c.resid_pdrop, not plain, c.activation_function, c.tie_word_embeddings)).to(twin.dtype)
+    projections = [(weights[f"transformer.h.{i}.attn.c_proj.weight"], weights[f"transformer.h.{i}.attn.c_proj.bias"]) for i in range(c.n_layer)]
+    plain = all(torch.equal(weight, torch.eye(c.n_embd).to(weight)) and not bias.any() for weight, bias in projections)
+    model = GPT(GPTConfig(vocab_size=c.vocab_size, context_length=c.n_positions, embed_dim=c.n_embd, num_heads=c.n_head, num_blocks=c.n_layer, dropout=c.resid_pdrop,
+                          output_projection=not plain, activation=c.activation_function, tied_head=c.tie_word_embeddings)).to(twin.dtype)
     for name, ours in gpt2_names(model).items(): ours.copy_(weights[name])
     nn.init.zeros_(model.lm_head.bias)  # the last LayerNorm has it
     return model.eval(), CharTokenizer("".join(chars))

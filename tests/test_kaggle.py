@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minigpt_course.text import load_corpus
+from minigpt_course.text import SHAKESPEARE_SHA256, load_corpus, sha256
 from minigpt_course.train import LearningCurve
 
 ROOT = Path(__file__).parents[1]
@@ -48,13 +48,12 @@ def test_tiny_shakespeare_is_found_in_either_layout_and_under_any_name(kaggle, p
     for path, content in {"other/input.txt": "x" * len(text), place: text}.items():
         (kaggle / "input" / path).parent.mkdir(parents=True)
         (kaggle / "input" / path).write_text(content)
-    from minigpt_course.text import SHAKESPEARE_SHA256, sha256
     assert defined("attached_shakespeare", inputs=kaggle / "input", SHAKESPEARE_SHA256=SHAKESPEARE_SHA256, sha256=sha256)() == kaggle / "input" / place
 
 
-def test_the_manual_takes_its_place_when_there_is_neither_network_nor_dataset():
+def test_the_manual_takes_its_place_when_there_is_neither_network_nor_dataset(kaggle):
     def offline(name): raise FileNotFoundError("no network")
-    name, in_words = defined("choose_corpus", attached_shakespeare=lambda: None, load_corpus=offline)()
+    name, in_words = defined("choose_corpus", inputs=kaggle / "input", load_corpus=offline)()
     assert name == "pydocs" and "neither attached nor within reach" in in_words
 
 
