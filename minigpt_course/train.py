@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'TrainConfig', 'check_train_config', 'learning_rate_at', 'make_optimizer', 'LearningCurve', 'read_curve',
            'save_checkpoint', 'newest_checkpoint', 'read_state', 'load_checkpoint', 'claim', 'fingerprint',
-           'read_identity', 'train_step', 'stop_requests', 'Engine', 'Run', 'save_run', 'restore_run', 'check_fit',
-           'open_run', 'train', 'load_best']
+           'read_identity', 'train_step', 'stop_requests', 'Engine', 'Run', 'weights_of', 'save_run', 'restore_run',
+           'check_fit', 'open_run', 'train', 'load_best']
 
 # %% ../nbs/07_train.ipynb #07-003
 import csv, hashlib, io, json, math, signal, threading, time
@@ -264,17 +264,15 @@ class Run:
     def examine(self) -> float:  # validation loss if it is time for it, else nan
         if self.step % self.config.eval_every and self.step != self.config.steps: return math.nan
         loss = evaluate(self.model, self.held_out_ids, self.context_length)
-        if loss < self.best.get("loss", math.inf):
-            copy = {name: weights.to("cpu", copy=True) for name, weights in self.model.state_dict().items()}
-            self.best = {"step": self.step, "loss": loss, "model": copy}
+        if loss < self.best.get("loss", math.inf): self.best = {"step": self.step, "loss": loss, "model": weights_of(self.model)}
         return loss
 
     def update(self, rate: float) -> tuple[float, float]:  # loss of the batch, length of the gradient
         if self.step == self.config.steps: return math.nan, math.nan  # the last row has only an exam
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) % 2**32)  # the dice of this step, whatever came before
         for group in self.optimizer.param_groups: group["lr"] = rate
-        batch = get_batch(self.train_ids, self.config.batch_size, self.context_length, device=self.device)
-        return self.engine.step(self.network, self.optimizer, *batch, self.config.grad_clip)
+        inputs, targets = get_batch(self.train_ids, self.config.batch_size, self.context_length, device=self.device)
+        return self.engine.step(self.network, self.optimizer, inputs, targets, self.config.grad_clip)
 
     def advance(self) -> None:  # one step, one row of the curve
         validation, rate, began = self.examine(), learning_rate_at(self.step, self.config), time.perf_counter()
@@ -284,6 +282,11 @@ class Run:
         self.step += 1
 
 # %% ../nbs/07_train.ipynb #07-048
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    "A copy of a model's weights, in the processor's memory."
+    return {name: weights.to("cpu", copy=True) for name, weights in model.state_dict().items()}
+
+
 def save_run(run: Run, run_dir: Path) -> None:
     "Write a checkpoint of a run, and its curve as CSV."
     state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "step": run.step, "curve": run.curve.rows}

@@ -212,7 +212,7 @@ def export_explorer() -> Control:
         rows = [("token_table", "as it is", "wte"), ("position_table", "as it is", "wpe"), ("attention.qkv", "turned, bias zero", "attn.c_attn"),
                 ("attention.projection" if projection else "(none)", "turned" if projection else "the identity", "attn.c_proj"), ("feed_forward", "turned", f"mlp, {activation}"),
                 ("norm1, norm2", "as they are", "ln_1, ln_2"), ("lm_head.weight", "shared with wte" if tied else "as it is", "lm_head.weight"), ("norm, lm_head.bias", "the bias absorbed", "ln_f")]
-        try: return plot.gpt2_map(rows, f"exact: {len(gpt2_weights(model))} tensors", True)
+        try: return plot.gpt2_map(rows, f"exact: {sum(weight.numel() for weight in gpt2_weights(model).values()):,} numbers", True)
         except ValueError as error: return plot.gpt2_map(rows, str(error), False)
     choose = lambda name, *options: ipywidgets.Dropdown(options=options, description=name)
     return Control(draw, vocab_size=choose("characters", 77, 20, 200), width=choose("width", 96, 64, 384), projection=choose("projection", False, True),

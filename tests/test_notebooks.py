@@ -71,6 +71,8 @@ CONTROLS = {
     "heads_chooser": lambda model, tokenizer: widgets.heads_chooser({heads: [3.0 / heads] * 30 for heads in (1, 2, 4)}),
     "depth_explorer": lambda model, tokenizer: widgets.depth_explorer(lambda kind, depth, scale: ([scale] * depth, [1 / depth] * depth), ["bare", "normed"]),
     "budget": lambda model, tokenizer: widgets.budget(GPTConfig.laptop()),
+    "run_planner": lambda model, tokenizer: widgets.run_planner({"a laptop": (1e11, 0.5), "a GPU": (1e14, 0.3)}),
+    "export_explorer": lambda model, tokenizer: widgets.export_explorer(),
     "sampling_bench": lambda model, tokenizer: widgets.sampling_bench(model, tokenizer, "To be"),
 }
 
