@@ -1,6 +1,6 @@
 # The few commands anyone needs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help course test lab package outputs export readme kaggle reference
+.PHONY: help course test lab package outputs export readme kaggle mutations reference
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,7 +25,7 @@ test: $(READY)  ## run every check: derived files, clean notebooks, the notebook
 	$(BIN)/python tools/derive.py check
 	rm -rf nbs/runs
 	$(BIN)/nbdev_test --n_workers 1 --timing
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 lab: $(READY)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=nbs
@@ -44,6 +44,9 @@ readme: $(READY)  ## for authors: derive README.md from nbs/index.ipynb
 
 kaggle: $(READY)  ## for authors: assemble kaggle/minigpt.ipynb from its story and the library
 	$(BIN)/python tools/derive.py kaggle
+
+mutations: $(READY)  ## for authors: let the exercises' checkers judge the wrong answers and keep what they say
+	$(BIN)/python tests/mutations.py
 
 reference: $(READY)  ## for authors, on a machine with a GPU: train the full model with three seeds and keep the curves
 	$(BIN)/python tools/reference.py

@@ -49,7 +49,7 @@ def causality_probe(
     unchanged, moved = forward(inputs[None])[0], []
     for j in range(len(inputs)):
         changed = inputs.clone()
-        changed[j] = inputs[j] + 1 if inputs.is_floating_point() else inputs[inputs != inputs[j]][0]
+        changed[j] = 1 - inputs[j] if inputs.is_floating_point() else inputs[inputs != inputs[j]][0]
         difference = (forward(changed[None])[0] - unchanged).abs()
         moved.append(difference.flatten(1).amax(dim=1))  # (T,)
     return torch.stack(moved, dim=1)

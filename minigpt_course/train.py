@@ -244,6 +244,7 @@ class Engine:
     "How a step is done: here by one process, in float32. `scale.DeviceEngine` has other ways."
     rank, num_processes = 0, 1
 
+    def optimizer(self, model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer: return make_optimizer(model, config)
     def prepare(self, model: nn.Module, config: TrainConfig) -> nn.Module: return model  # what a step calls
     def step(self, *arguments) -> tuple[float, float]: return train_step(*arguments)
     def anyone(self, wish: bool) -> bool: return wish  # whether any process wishes it
@@ -256,7 +257,7 @@ class Run:
     "A training run at some step: everything that a checkpoint holds, and how to do the next step."
     def __init__(self, model: GPT, corpus: Corpus, config: TrainConfig, tokenizer: CharTokenizer, engine: Engine = Engine()):
         self.model, self.config, self.engine = model, config, engine
-        self.network, self.optimizer = engine.prepare(model, config), make_optimizer(model, config)
+        self.network, self.optimizer = engine.prepare(model, config), engine.optimizer(model, config)
         self.train_ids, self.held_out_ids = corpus.encode(tokenizer)
         self.curve, self.step, self.best = LearningCurve(), 0, {}
         self.context_length, self.device = model.config.context_length, next(model.parameters()).device
@@ -300,7 +301,8 @@ def restore_run(run: Run, run_dir: Path) -> None:
     if content is None: return
     state = read_state(content, run_dir)
     run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
+    try: run.optimizer.load_state_dict(state["optimizer"])
+    except ValueError: raise ValueError(f"{run_dir} was trained with another optimizer: use the same engine as before, or another run_dir") from None
     run.engine.load_state_dict(state["engine"])
     run.step, run.curve, run.best = state["step"], LearningCurve(state["curve"]), state["best"]
 

@@ -1,5 +1,6 @@
 "What several test files share: a small text and a small model."
 import os
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.text import CharTokenizer, Corpus
+from minigpt_course.train import LearningCurve, load_checkpoint
 
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 
@@ -23,6 +25,15 @@ def small_gpt(**changes) -> GPT:
     model = GPT(GPTConfig(**{"vocab_size": 24, "context_length": 16, "embed_dim": 16, "num_heads": 2, "num_blocks": 2, "dropout": 0.0} | changes))
     for weights in model.parameters(): nn.init.normal_(weights, std=0.3)
     return model
+
+
+def assert_same_end(run_dir: Path, whole: Path, steps: int) -> None:
+    "Whether two runs have the same curve and end with the same bits."
+    assert LearningCurve.from_csv(run_dir / "curve.csv").same_as(LearningCurve.from_csv(whole / "curve.csv"))
+    ours, theirs = load_checkpoint(run_dir), load_checkpoint(whole)
+    assert ours["step"] == theirs["step"] == steps + 1
+    assert ours["model"].keys() == theirs["model"].keys()
+    assert all(torch.equal(ours["model"][name], theirs["model"][name]) for name in theirs["model"])
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from conftest import small_gpt
-from minigpt_course import widgets
+from minigpt_course import diagnose, widgets
 from minigpt_course.gpt import GPTConfig
+from minigpt_course.text import CharTokenizer, load_corpus
 from minigpt_course.train import LearningCurve, TrainConfig, train
 
 NOTEBOOKS = pytest.mark.parametrize("notebook", sorted((Path(__file__).parents[1] / "nbs").glob("*.ipynb")), ids=lambda path: path.stem)
@@ -27,7 +28,7 @@ def lines_of(cell: dict) -> list[str]:
 def shows(cell: dict) -> bool:
     "Whether a reader expects to see something under the cell."
     hidden = re.search(r"^#\| *(export|hide)", cell["source"], re.MULTILINE)
-    return not hidden and bool(cell["lines"]) and cell["lines"][-1].strip().startswith(("print(", "plot.", "widgets."))
+    return not hidden and bool(cell["lines"]) and cell["lines"][-1].strip().startswith(("print(", "plot.", "widgets.", "exercises."))
 
 
 # as they are stored
@@ -73,8 +74,20 @@ CONTROLS = {
     "budget": lambda model, tokenizer: widgets.budget(GPTConfig.laptop()),
     "run_planner": lambda model, tokenizer: widgets.run_planner({"a laptop": (1e11, 0.5), "a GPU": (1e14, 0.3)}),
     "export_explorer": lambda model, tokenizer: widgets.export_explorer(),
+    "clinic": lambda model, tokenizer: widgets.clinic(two_patients(), [3.0] * 5),
+    "roofline_explorer": lambda model, tokenizer: widgets.roofline_explorer(1e11, 1e10),
+    "head_viewer": lambda model, tokenizer: widgets.head_viewer(model, tokenizer, "To be or", torch.rand(2, 2)),
     "sampling_bench": lambda model, tokenizer: widgets.sampling_bench(model, tokenizer, "To be"),
 }
+
+
+def two_patients():
+    "A healthy one and one with an illness, hardly trained."
+    corpus = load_corpus("pydocs")
+    ids = CharTokenizer.fit(corpus.text).encode(corpus.text[:20_000])
+    torch.manual_seed(0)
+    makes = diagnose.GPT(diagnose.SMALL), diagnose.ILLNESSES["mask off by one"][0]()
+    return [(name, diagnose.admit(model, ids[:15_000], ids[15_000:], steps=3)) for name, model in zip(("positions missing", "mask off by one"), makes)]
 
 
 def another_value(slider):

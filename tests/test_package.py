@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 LIBRARY = Path(__file__).parents[1] / "minigpt_course"
-CHAIN = ["text", "bigram", "attention", "multihead", "block", "gpt", "train", "generate", "scale", "share", "cli"]
+CHAIN = ["text", "bigram", "attention", "multihead", "block", "gpt", "train", "generate", "diagnose", "speed", "inside", "scale", "share", "cli", "exercises"]
 MODULES = sorted(path.stem for path in LIBRARY.glob("*.py") if not path.stem.startswith("_"))
 
 

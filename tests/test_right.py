@@ -7,6 +7,7 @@ from torch import nn
 from conftest import small_gpt
 from minigpt_course import attention
 from minigpt_course.attention import SelfAttention, causality_probe
+from minigpt_course.diagnose import SeesOneAhead
 from minigpt_course.block import GPTDecoderBlock, as_torch_layer
 from minigpt_course.generate import KVCache, generate
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger, reference_logits
@@ -113,6 +114,12 @@ def test_the_probe_finds_a_reshape_in_the_wrong_order(monkeypatch):
     heads = MultiHeadAttention(C, H)
     monkeypatch.setattr(heads, "merge", lambda x: x.reshape(1, T, C))  # (B, H, T, D) without the transpose
     assert causality_probe(heads, torch.randn(T, C)).triu(1).any()
+
+
+def test_the_probe_finds_a_leak_behind_a_layer_norm():
+    block = random_block()
+    block.attention.__class__ = SeesOneAhead
+    assert (causality_probe(block, torch.randn(T, C)).diagonal(1) > 1e-3).all()
 
 
 # the numbers that the course promises

@@ -18,8 +18,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def chosen(picks: list[str]) -> list[Path]:
-    "The numbered notebooks, or those whose number or name is picked; the index comes last and only when storing."
-    notebooks = sorted(NBS.glob("[0-9]*.ipynb")) + [NBS / "index.ipynb"]
+    "The numbered notebooks, or those whose number or name is picked; those without a number come last and only when storing."
+    notebooks = sorted(NBS.glob("[0-9]*.ipynb")) + [NBS / "exercises.ipynb", NBS / "index.ipynb"]
     unknown = [pick for pick in picks if not any(path.stem.startswith(pick) for path in notebooks)]
     if unknown: sys.exit(f"no notebook begins with {unknown[0]!r}; there are: {', '.join(path.stem for path in notebooks)}")
     return [path for path in notebooks if not picks or any(path.stem.startswith(pick) for pick in picks)]
@@ -70,11 +70,11 @@ def main(command: str, picks: list[str]) -> None:
     if not picks: shutil.rmtree(COURSE, ignore_errors=True)
     COURSE.mkdir(exist_ok=True)
     for path in chosen(picks):
-        if path.stem == "index" and not store: continue
+        if not path.stem[0].isdigit() and not store: continue
         notebook, seconds = execute(path)
         tidy(notebook)
         nbformat.write(notebook, (NBS if store else COURSE) / path.name)
-        if store and path.stem != "index": remember(path.stem, seconds)
+        if store and path.stem[0].isdigit(): remember(path.stem, seconds)
     if store: clean(ROOT)
     else: print(closing())
 

@@ -63,7 +63,7 @@ def kaggle(root: Path) -> None:
     "Derive the Kaggle notebook from its story, the library's modules and the reference runs."
     from minigpt_course.scale import assemble, read_notes
     from minigpt_course.train import LearningCurve
-    modules = "__init__ text bigram attention multihead block gpt train generate scale share plot cli __main__".split()
+    modules = "__init__ text bigram attention multihead block gpt train generate speed scale share plot cli __main__".split()
     files = {f"minigpt_course/{name}.py": (root / "minigpt_course" / f"{name}.py").read_text(encoding="utf-8") for name in modules}
     runs = sorted((root / "kaggle" / "reference").glob("*.csv"))
     references = [{"name": path.stem, "notes": read_notes(path), "validation": LearningCurve.from_csv(path).validation()} for path in runs]

@@ -1,0 +1,113 @@
+"""The same work by ours, by nanoGPT's model and by transformers' GPT-2: training steps and generation, at two sizes, taking turns in one process.
+
+    python benchmarks/vs_peers.py --nanogpt PATH_TO_CLONE [--rounds 9] [--json FILE]
+
+Needs `pip install transformers`. Prints a Markdown table of ratios to nanoGPT; takes about ten minutes on two cores that have nothing else to do.
+
+Training: forwards, backwards, clipping, AdamW (nanoGPT's and transformers' as their own code makes it, ours as ours does), same batch, no dropout. Generation: each project's own
+`generate`, one text of 512 characters, greedy or not as it comes. nanoGPT and ours have a window of the model's context; transformers cannot slide, so its table of positions is made long
+enough for the whole text.
+"""
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from minigpt_course.generate import generate
+from minigpt_course.gpt import GPT, GPTConfig, training_flops
+from minigpt_course.speed import in_turns, matrix_product_rate
+from minigpt_course.text import CharTokenizer
+from minigpt_course.train import TrainConfig, make_optimizer, train_step
+
+SIZES = {"laptop": (GPTConfig.laptop(dropout=0.0), 16), "13.1 M": (GPTConfig.kaggle(dropout=0.0), 4)}  # and windows in a batch
+LENGTH = 512  # characters to generate
+
+
+def nanogpt(size: GPTConfig) -> nn.Module:
+    "nanoGPT's model of the same width and depth."
+    from model import GPT as Model, GPTConfig as Config  # the clone's own
+    return Model(Config(block_size=size.context_length, vocab_size=size.vocab_size, n_layer=size.num_blocks, n_head=size.num_heads, n_embd=size.embed_dim, dropout=0.0, bias=False))
+
+
+def gpt2(size: GPTConfig, positions: int) -> GPT2LMHeadModel:
+    "transformers' GPT-2 of the same width and depth."
+    return GPT2LMHeadModel(GPT2Config(vocab_size=size.vocab_size, n_positions=positions, n_embd=size.embed_dim, n_layer=size.num_blocks, n_head=size.num_heads,
+                                      resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=None, pad_token_id=0))
+
+
+def training(size: GPTConfig, inputs: Tensor, targets: Tensor) -> dict[str, Callable]:
+    "A training step of each."
+    ours, nano, theirs = GPT(size), nanogpt(size), gpt2(size, size.context_length)
+    ours_optimizer = make_optimizer(ours, TrainConfig())
+    nano_optimizer = nano.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3)
+    def step(model, optimizer, loss_of):
+        optimizer.zero_grad(set_to_none=True)
+        loss_of().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return {
+        "nanoGPT": lambda: step(nano, nano_optimizer, lambda: nano(inputs, targets)[1]),
+        "transformers": lambda: step(theirs, their_optimizer, lambda: F.cross_entropy(theirs(inputs).logits.flatten(0, 1), targets.flatten())),
+        "ours": lambda: train_step(ours, ours_optimizer, inputs, targets, 1.0),
+    }
+
+
+def generation(size: GPTConfig) -> dict[str, Callable]:
+    "A text of each."
+    ours, nano, theirs = GPT(size).eval(), nanogpt(size).eval(), gpt2(size, LENGTH + 1).eval()
+    tokenizer, start = CharTokenizer.fit("a", size.vocab_size), torch.zeros(1, 1, dtype=torch.long)
+    def by_nanogpt():
+        with torch.no_grad(): nano.generate(start, LENGTH)
+    return {
+        "nanoGPT": by_nanogpt,
+        "transformers": lambda: theirs.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=LENGTH, do_sample=True, top_k=0, use_cache=True),
+        "ours": lambda: generate(ours, tokenizer, "a", LENGTH, seed=0),
+    }
+
+
+def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
+    "Seconds of each, and what share of the machine's peak our training reaches."
+    size, windows = SIZES[name]
+    torch.manual_seed(0)
+    text = torch.randint(size.vocab_size, (windows, size.context_length + 1))
+    inputs, targets = text[:, :-1].contiguous(), text[:, 1:].contiguous()
+    repeats = 10 if name == "laptop" else 1
+    peaks = [matrix_product_rate()]
+    steps = in_turns({who: lambda step=step: [step() for _ in range(repeats)] for who, step in training(size, inputs, targets).items()}, rounds)
+    peaks.append(matrix_product_rate())
+    share = training_flops(size) * inputs.numel() * repeats / steps["ours"] / max(peaks)
+    return {f"training, {name}": steps, f"generation, {name}": in_turns(generation(size), max(3, rounds // 3)), f"share of the peak, {name}": {"ours": share}}
+
+
+def table(figures: dict) -> str:
+    "Ratios as Markdown."
+    lines = ["| the same work, how many times as fast | nanoGPT | transformers | ours |", "|---|---|---|---|"]
+    for what, seconds in figures["seconds"].items():
+        if "nanoGPT" in seconds: lines.append(f"| {what} | 1 | " + " | ".join(f"{seconds['nanoGPT'] / seconds[who]:.2f}" for who in ("transformers", "ours")) + " |")
+    shares = [f"{what.split(', ')[1]}: **{seconds['ours']:.0%}**" for what, seconds in figures["seconds"].items() if "share" in what]
+    return "\n".join([*lines, "", f"Share of the machine's measured matrix-product peak that our training reaches: {', '.join(shares)}. Medians of turns; {figures['machine']}."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nanogpt", type=Path, required=True, help="path of a clone of karpathy/nanoGPT")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    if not (options.nanogpt / "model.py").is_file(): sys.exit(f"{options.nanogpt} is not a clone of nanoGPT: it has no model.py")
+    sys.path.insert(0, str(options.nanogpt))
+    figures = {"seconds": {what: seconds for name in SIZES for what, seconds in measure(name, options.rounds).items()}}
+    figures["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    print(table(figures))
+    if options.json: options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,130 @@
+"The tools of notebooks 09 to 11: they measure what they say and leave everything as it was."
+import copy, math
+
+import pytest
+import torch
+
+from conftest import assert_same_end, small_corpus, small_gpt
+from minigpt_course import diagnose
+from minigpt_course.inside import attention_maps, copy_losses, logit_lens, neuron_activations, without_head
+from minigpt_course.speed import LADDER, MuonEngine, on_rung, orthogonalize, product_intensity
+from minigpt_course.train import TrainConfig, make_optimizer, train
+
+BRIEF = TrainConfig(steps=20, batch_size=4, warmup_steps=2, eval_every=10, checkpoint_every=5)
+
+
+def same_weights(model, kept: dict) -> bool:
+    return all(torch.equal(weights, kept[name]) for name, weights in model.state_dict().items())
+
+
+# 09
+
+
+def test_an_examination_changes_nothing(model):
+    batch, fresh = (torch.randint(24, (4, 16)), torch.randint(24, (4, 16))), copy.deepcopy(model)
+    optimizer = make_optimizer(model.train(), BRIEF)
+    before, dice = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    diagnose.diagnose(model, batch, fresh, optimizer)
+    assert same_weights(model, before) and same_weights(fresh, before) and model.training and not optimizer.state_dict()["state"]
+    assert torch.equal(torch.get_rng_state(), dice)
+
+
+def test_shuffled_targets_are_suspicious(model):
+    windows = torch.randint(24, (4, 17))
+    suspects = lambda targets: diagnose.diagnose(model, (windows[:, :-1], targets)).suspects
+    assert "targets not shifted" in suspects(windows[:, :-1]) and "targets that are not the next characters" in suspects(windows[:, 1:].flip(1))
+    assert not any(suspect.startswith("targets") for suspect in suspects(windows[:, 1:]))
+
+
+def test_a_model_left_in_evaluation_mode_is_found():
+    model, windows = small_gpt(dropout=0.1), torch.randint(24, (4, 17))
+    report = lambda model: diagnose.diagnose(model, (windows[:, :-1], windows[:, 1:]), optimizer=make_optimizer(model, BRIEF)).suspects
+    assert "trained in evaluation mode" in report(model.eval()) and "trained in evaluation mode" not in report(model.train())
+
+
+@pytest.mark.parametrize("illness", [name for name, (_, changes) in diagnose.ILLNESSES.items() if not changes])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_an_illness_of_the_model_is_named_before_any_training(illness, seed):
+    torch.manual_seed(seed)
+    model, windows = diagnose.ILLNESSES[illness][0](), torch.randint(77, (4, 65))
+    assert diagnose.diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects[:1] == [illness]
+
+
+def test_an_unknown_illness_is_told():
+    with pytest.raises(ValueError, match="no illness is called 'flu'; there are: mask off by one"): diagnose.fall_ill("flu", torch.zeros(9), torch.zeros(9))
+
+
+# 10
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 8, 32), (2, 32, 8)])
+def test_orthogonal_steps_keep_the_directions_and_even_out_the_sizes(shape):
+    steps = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(steps, full_matrices=False)
+    inside = left.mT @ orthogonalize(steps) @ right.mT
+    sizes = inside.diagonal(dim1=-2, dim2=-1)
+    assert 0.3 < sizes.min() and sizes.max() < 1.3 and (inside - torch.diag_embed(sizes)).abs().max() < 1e-4
+
+
+def test_a_run_with_muon_that_was_stopped_ends_with_the_same_bits(tmp_path):
+    stop = lambda model, curve: len(curve.rows) == 9
+    train(small_gpt(dropout=0.1), small_corpus(), BRIEF, run_dir=tmp_path / "whole", engine=MuonEngine())
+    train(small_gpt(dropout=0.1), small_corpus(), BRIEF, run_dir=tmp_path / "twice", engine=MuonEngine(), on_step=stop)
+    train(small_gpt(dropout=0.1), small_corpus(), BRIEF, run_dir=tmp_path / "twice", engine=MuonEngine(), resume=True)
+    assert_same_end(tmp_path / "twice", tmp_path / "whole", BRIEF.steps)
+
+
+def test_a_run_cannot_go_on_with_another_optimiser(tmp_path):
+    train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path, on_step=lambda model, curve: len(curve.rows) == 9)
+    with pytest.raises(ValueError, match="was trained with another optimizer: use the same engine as before"): train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path, engine=MuonEngine(), resume=True)
+
+
+def test_all_rungs_give_the_same_gradients():
+    windows, grads = torch.randint(24, (4, 17)), []
+    for rung in LADDER:
+        model, step = on_rung(rung, small_gpt().config, (windows[:, :-1], windows[:, 1:]))
+        step()
+        grads.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
+    assert all(torch.allclose(grad, grads[0], atol=1e-6) for grad in grads)
+
+
+def test_intensity_counts_each_number_once():
+    assert product_intensity(2, 3, 4) == 48 / (4 * (6 + 12 + 8))
+
+
+# 11
+
+
+def test_attention_maps_are_causal_and_sum_to_one(model):
+    maps = attention_maps(model, torch.randint(24, (2, 16)))
+    assert maps.shape == (2, 2, 2, 16, 16) and not maps.triu(1).any() and torch.allclose(maps.sum(-1), torch.ones(()))
+
+
+def test_the_lens_ends_with_the_model(model):
+    idx = torch.randint(24, (2, 16))
+    assert torch.equal(logit_lens(model, idx)[-1], model(idx))
+
+
+def test_neurons_are_what_the_layer_adds(model):
+    idx = torch.randint(24, (2, 16))
+    seen = []
+    for block in model.blocks: block.feed_forward.narrow.register_forward_hook(lambda layer, given, out: seen.append(given[0]))
+    said = neuron_activations(model, idx)
+    seen.clear()
+    model(idx)
+    assert torch.equal(said, torch.stack(seen))
+
+
+def test_a_head_that_was_taken_away_comes_back_even_after_an_error(model):
+    idx, kept = torch.randint(24, (2, 16)), copy.deepcopy(model.state_dict())
+    whole = model(idx)
+    with pytest.raises(ZeroDivisionError):
+        with without_head(model, 1, 0):
+            assert not torch.allclose(model(idx), whole)
+            raise ZeroDivisionError
+    assert same_weights(model, kept)
+
+
+def test_two_copies_must_fit(model):
+    with pytest.raises(ValueError, match="two copies of 9 characters do not fit into context_length=16: make length smaller"): copy_losses(model, torch.arange(24), 9)
+    assert all(math.isfinite(loss) for loss in copy_losses(model, torch.arange(24), 8))
