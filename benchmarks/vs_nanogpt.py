@@ -97,7 +97,8 @@ class Ours:
 
 
 def reached(points: list[tuple[float, float]], loss: float) -> float:
-    "Training seconds after which a loss was first reached, between two looks by a straight line; infinite if it never was."
+    "Training seconds after which a loss was first reached, between two looks by a straight line; infinite if it never was; at the first look, at most so many."
+    if points[0][1] <= loss: return points[0][0]
     for (before, high), (after, low) in zip(points, points[1:]):
         if low <= loss: return before + (after - before) * (high - loss) / (high - low)
     return math.inf
@@ -119,7 +120,7 @@ def row(points: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
     "What is claimed of one seed's race."
     seconds, loss = points["nanoGPT"][-1]
     figures = {"nanoGPT seconds": seconds, "nanoGPT loss": loss}
-    for name in RECIPES: figures |= {f"{name}: to nanoGPT's loss": reached(points[name], loss) / seconds, f"{name}: to {LEVEL}": reached(points[name], LEVEL) / seconds, f"{name}: seconds": points[name][-1][0] / seconds, f"{name}: loss": points[name][-1][1]}
+    for name in RECIPES: figures |= {f"{name}: to the level": reached(points[name], LEVEL if name.startswith("long") else loss) / seconds, f"{name}: seconds": points[name][-1][0] / seconds, f"{name}: loss": points[name][-1][1]}
     return figures
 
 
@@ -129,10 +130,9 @@ def table(rows: list[dict[str, float]], machine: str) -> str:
         values = [row[name] for row in rows]
         if math.isinf(max(values)): return "not reached" if math.isinf(min(values)) else f"not by all seeds ({min(values):.{digits}f} at best)"
         return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-    lines = [f"| recipe | ends at (nats per character) | its time | nanoGPT's last loss after | {LEVEL} after |", "|---|---|---|---|---|",
-             f"| nanoGPT | {spread('nanoGPT loss', 3)} | 1 ({statistics.median(row['nanoGPT seconds'] for row in rows):.0f} s) | 1 | not reached |"]
-    for name in RECIPES: lines.append(f"| ours: {name} | " + " | ".join([spread(f"{name}: loss", 3), spread(f"{name}: seconds", 3), spread(f"{name}: to nanoGPT's loss", 3), spread(f"{name}: to {LEVEL}", 2)]) + " |")
-    return "\n".join([*lines, "", f"Medians over {len(rows)} seeds, with the lowest and the highest; times in units of nanoGPT's; {machine}."])
+    lines = ["| recipe | ends at (nats per character) | its time | the level after |", "|---|---|---|---|", f"| nanoGPT | {spread('nanoGPT loss', 3)} | 1 ({statistics.median(row['nanoGPT seconds'] for row in rows):.0f} s) | |"]
+    for name in RECIPES: lines.append(f"| ours: {name} | " + " | ".join(spread(f"{name}: {what}", 3) for what in ("loss", "seconds", "to the level")) + " |")
+    return "\n".join([*lines, "", f"The level of a sprint is nanoGPT's last loss, that of the long run {LEVEL}. Medians over {len(rows)} seeds, with the lowest and the highest; times in units of nanoGPT's; {machine}."])
 
 
 def main() -> None:
@@ -148,7 +148,7 @@ def main() -> None:
     rows = [row(race(options.nanogpt, corpus, tokenizer, seed)) for seed in range(options.seeds)]
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
     print(table(rows, machine))
-    if options.json: options.json.write_text(json.dumps({"seeds": rows, "machine": machine}, indent=1) + "\n")
+    if options.json: options.json.write_text(json.dumps({"seeds": [{name: None if math.isinf(value) else value for name, value in row.items()} for row in rows], "machine": machine}, indent=1) + "\n")
 
 
 if __name__ == "__main__": main()
