@@ -9,14 +9,14 @@ __all__ = ['SMALL', 'ILLNESSES', 'Patient', 'admit', 'scores_of', 'hide', 'SeesO
 
 # %% ../nbs/09_diagnose.ipynb #09-003
 import copy, math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import causality_probe
+from .attention import causal_weights, causality_probe
 from .bigram import evaluate
 from .block import FeedForward, GPTDecoderBlock
 from .gpt import GPT, GPTConfig
@@ -319,7 +319,7 @@ def examine_batch(model: GPT, inputs: Tensor, targets: Tensor) -> list[Finding]:
         if isinstance(layer, nn.Linear): active.append((out > 0).flatten(0, 1).any(0))  # (4C,)
         else:
             query, key, _ = layer.split(given[0])
-            sharp.append(hide(scores_of(query, key))[..., 8:, :].softmax(-1).amax(-1).mean().item())
+            sharp.append(causal_weights(query, key)[..., 8:, :].amax(-1).mean().item())
     for block in dict.fromkeys(model.blocks): hooks += [block.feed_forward.widen.register_forward_hook(look), block.attention.register_forward_hook(look)]
     loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
     for hook in hooks: hook.remove()

@@ -81,7 +81,7 @@ def neuron_activations(
     for block in model.blocks:
         middle = x + block.attention(block.norm1(x))
         said.append(block.feed_forward.activation(block.feed_forward.widen(block.norm2(middle))))
-        x = block(x)
+        x = middle + block.feed_forward(block.norm2(middle))
     return torch.stack(said)
 
 
@@ -98,12 +98,10 @@ def favourites(
 def loudest_places(
     activations: Tensor,  # (B, T) of one neuron
     count: int = 6,
-    apart: int = 1,  # at most so many in one window
 ) -> list[tuple[int, int]]:  # (window, position)
     "Where a neuron says most, from different windows."
-    best, where = activations.topk(apart, dim=1)
-    order = best.flatten().argsort(descending=True)[:count].tolist()
-    return [(i // apart, where.flatten()[i].item()) for i in order if best.flatten()[i] > 0]
+    best, where = activations.max(dim=1)  # (B,)
+    return [(window, where[window].item()) for window in best.argsort(descending=True)[:count].tolist() if best[window] > 0]
 
 # %% ../nbs/11_inside.ipynb #11-041
 def in_the_plane(

@@ -190,10 +190,13 @@ def clinic(
     healthy: list[float],  # losses of a healthy model
 ) -> Control:
     "Examine patients whose illness is hidden; say what it is, and be told whether and why."
+    import functools
     from minigpt_course.diagnose import ILLNESSES, dependence, diagnose
+    @functools.cache  # a patient is examined once, however often a diagnosis is changed
+    def examined(patient): return diagnose((found := patients[patient][1]).model, found.batch, found.fresh, found.optimizer, found.texts)
     def draw(patient, diagnosis):
         illness, found = patients[patient]
-        report = diagnose(found.model, found.batch, found.fresh, found.optimizer, found.texts)
+        report = examined(patient)
         signs = [finding.what for finding in report.findings if finding.suspect]
         measured = str(report).rsplit("\n\nsuspected", 1)[0].replace("! ", "  ")
         if diagnosis == "(choose)": verdict = "What is it?"

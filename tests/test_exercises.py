@@ -38,7 +38,7 @@ def test_each_notebook_has_three_to_five():
 
 
 def test_every_checker_has_one_exercise_and_wrong_answers():
-    checkers = sorted(name for name, _ in inspect.getmembers(exercises, inspect.isfunction) if name.startswith("check_") and hasattr(getattr(exercises, name), "__wrapped__"))
+    checkers = sorted(name for name, function in inspect.getmembers(exercises, inspect.isfunction) if name.startswith("check_") and hasattr(function, "__wrapped__"))
     assert checkers == sorted(exercise.checker for exercise in EXERCISES) == sorted(WRONG)
 
 

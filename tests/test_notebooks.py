@@ -8,7 +8,7 @@ import torch
 
 from conftest import small_gpt
 from minigpt_course import diagnose, widgets
-from minigpt_course.gpt import GPTConfig
+from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.text import CharTokenizer, load_corpus
 from minigpt_course.train import LearningCurve, TrainConfig, train
 
@@ -86,8 +86,8 @@ def two_patients():
     corpus = load_corpus("pydocs")
     ids = CharTokenizer.fit(corpus.text).encode(corpus.text[:20_000])
     torch.manual_seed(0)
-    makes = diagnose.GPT(diagnose.SMALL), diagnose.ILLNESSES["mask off by one"][0]()
-    return [(name, diagnose.admit(model, ids[:15_000], ids[15_000:], steps=3)) for name, model in zip(("positions missing", "mask off by one"), makes)]
+    models = GPT(diagnose.SMALL), diagnose.ILLNESSES["mask off by one"][0]()
+    return [(name, diagnose.admit(model, ids[:15_000], ids[15_000:], steps=3)) for name, model in zip(("positions missing", "mask off by one"), models)]
 
 
 def another_value(slider):
