@@ -148,7 +148,10 @@ def main() -> None:
     rows = [row(race(options.nanogpt, corpus, tokenizer, seed)) for seed in range(options.seeds)]
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
     print(table(rows, machine))
-    if options.json: options.json.write_text(json.dumps({"seeds": [{name: None if math.isinf(value) else value for name, value in row.items()} for row in rows], "machine": machine}, indent=1) + "\n")
+    if options.json:
+        medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        figures = [{name: None if math.isinf(value) else value for name, value in row.items()} for row in [medians, *rows]]
+        options.json.write_text(json.dumps({"medians": figures[0], "seeds": figures[1:], "machine": machine}, indent=1) + "\n")
 
 
 if __name__ == "__main__": main()

@@ -86,8 +86,10 @@ def check_ids(
     if start + idx.shape[1] > config.context_length:
         raise ValueError(f"{start + idx.shape[1]} positions are more than this model's context_length={config.context_length}: "
                          "give it the last part of the text, as generate does")
-    if idx.device.type == "cpu" and idx.numel() and not 0 <= idx.min() <= idx.max() < config.vocab_size:
-        raise ValueError(f"ids reach from {idx.min()} to {idx.max()}, this model knows 0 to {config.vocab_size - 1}: was another tokenizer used?")
+    if idx.device.type != "cpu" or not idx.numel(): return
+    lowest, highest = (extreme.item() for extreme in idx.aminmax())
+    if not 0 <= lowest <= highest < config.vocab_size:
+        raise ValueError(f"ids reach from {lowest} to {highest}, this model knows 0 to {config.vocab_size - 1}: was another tokenizer used?")
 
 # %% ../nbs/06_gpt.ipynb #06-019
 def parameter_ledger(

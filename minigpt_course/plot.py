@@ -354,7 +354,7 @@ def temperatures(
     axes[0].set_ylabel("probability")
     return axes
 
-# %% ../nbs/08_generate.ipynb #08-044
+# %% ../nbs/08_generate.ipynb #08-032
 @in_style
 def character_times(
     places: list[int],  # positions in the window
@@ -368,7 +368,7 @@ def character_times(
     ax.legend()
     return ax
 
-# %% ../nbs/08_generate.ipynb #08-055
+# %% ../nbs/08_generate.ipynb #08-065
 @in_style
 def sampling_sheet(
     probs,  # (V,) of the first new character

@@ -166,7 +166,7 @@ class TrainingDesk(TrainingThread):
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict: return still(self.box, self.picture.value, "a desk with start and pause")
 
-# %% ../nbs/08_generate.ipynb #08-056
+# %% ../nbs/08_generate.ipynb #08-066
 def sampling_bench(
     model,  # a GPT
     tokenizer,  # its CharTokenizer

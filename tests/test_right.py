@@ -9,12 +9,13 @@ from minigpt_course import attention
 from minigpt_course.attention import SelfAttention, causality_probe
 from minigpt_course.diagnose import SeesOneAhead
 from minigpt_course.block import GPTDecoderBlock, as_torch_layer
-from minigpt_course.generate import KVCache, generate
+from minigpt_course.generate import KVCache, RowCache, generate, make_cache
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger, reference_logits
 from minigpt_course.multihead import MultiHeadAttention
 
 T, C, H, D = 70, 12, 3, 4  # T: more than one tile of PyTorch's attention kernel
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+CACHES = pytest.mark.parametrize("kind", [KVCache, RowCache])
 ACTIVATIONS = pytest.mark.parametrize("activation", ["relu", "gelu"])
 
 
@@ -39,8 +40,8 @@ def random_block(**options) -> GPTDecoderBlock:
     return block
 
 
-def feed_in_pieces(model, idx, sizes) -> torch.Tensor:
-    cache = KVCache(model)
+def feed_in_pieces(model, idx, sizes, kind=RowCache) -> torch.Tensor:
+    cache = kind(model)
     return torch.cat([cache.feed(piece) for piece in idx.split(sizes, dim=1)], dim=1)
 
 
@@ -98,10 +99,11 @@ def test_no_character_moves_an_earlier_logit_of_a_gpt():
     assert_causal(causality_probe(model, torch.randint(24, (T,))))
 
 
+@CACHES
 @pytest.mark.parametrize("sizes", [[1] * T, [T // 2, T // 2], [5, 1, T - 7, 1]], ids=["one by one", "halves", "uneven"])
-def test_no_character_moves_an_earlier_logit_of_a_cache(sizes):
+def test_no_character_moves_an_earlier_logit_of_a_cache(sizes, kind):
     model = small_gpt(context_length=T).eval()
-    assert_causal(causality_probe(lambda idx: feed_in_pieces(model, idx, sizes), torch.randint(24, (T,))))
+    assert_causal(causality_probe(lambda idx: feed_in_pieces(model, idx, sizes, kind), torch.randint(24, (T,))))
 
 
 def test_the_probe_finds_a_missing_mask(monkeypatch):
@@ -133,11 +135,23 @@ def test_the_kaggle_model_has_13_162_061_parameters():
 # generating
 
 
+@CACHES
 @DTYPES
 @pytest.mark.parametrize("options", [{}, {"output_projection": True}, {"activation": "gelu"}, {"tied_head": True}], ids=str)
-def test_cached_logits_are_the_uncached_at_every_position(dtype, options):
+def test_cached_logits_are_the_uncached_at_every_position(dtype, options, kind):
     model, idx = small_gpt(**options).eval().to(dtype), torch.randint(24, (1, 16))
-    for sizes in [1] * 16, [7, 9], [16]: assert_near(feed_in_pieces(model, idx, sizes), model(idx))
+    for sizes in [1] * 16, [7, 9], [16]: assert_near(feed_in_pieces(model, idx, sizes, kind), model(idx))
+
+
+def test_a_model_that_was_changed_or_is_watched_is_not_taken_apart(model):
+    assert type(make_cache(model)) is RowCache
+    seen = []
+    hook = model.blocks[1].feed_forward.widen.register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[1]))
+    make_cache(model).feed(torch.zeros(1, 1, dtype=torch.long))
+    assert seen == [1]
+    hook.remove()
+    model.blocks[0].attention.__class__ = SeesOneAhead
+    assert type(make_cache(model)) is KVCache
 
 
 @pytest.mark.parametrize("seed", range(3))
