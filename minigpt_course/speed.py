@@ -151,49 +151,56 @@ def by_kind(shares: dict[str, float]) -> dict[str, float]:
 # %% ../nbs/10_speed.ipynb #10-046
 def orthogonalize(
     steps: Tensor,  # (N, rows, columns) matrices
-    rounds: int = 5,
-) -> Tensor:  # the same with all singular values near one
+    rounds: int = 3,  # Muon's author takes five
+) -> Tensor:  # the same with the small singular values lifted towards one
     "Newton-Schulz iteration with the coefficients of Muon (Jordan and others 2024), many matrices at once, in their own precision."
     tall = steps.shape[-2] > steps.shape[-1]
     x = steps.mT if tall else steps
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # no singular value is above one
     for _ in range(rounds):
         square = x @ x.mT
-        x = 3.4445 * x + (2.0315 * square @ square - 4.7750 * square) @ x
+        inner = torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315)  # -4.7750 square + 2.0315 square @ square
+        x = torch.baddbmm(x, inner, x, beta=3.4445)  # 3.4445 x + inner @ x
     return x.mT if tall else x
 
 # %% ../nbs/10_speed.ipynb #10-051
 class Muon(torch.optim.AdamW):
-    "AdamW, but the groups with a number `muon` take steps whose singular values are all near one (Jordan and others 2024), that much longer than AdamW's."
+    "AdamW, but the groups with a number `muon` take steps whose small singular values are lifted towards one (Jordan and others 2024), `muon` times as long as AdamW's."
     @torch.no_grad()
     def step(self) -> None:
         for group in (group for group in self.param_groups if group.get("muon")):
-            stacks = {}  # matrices of one shape are treated together
+            stacks = {}  # matrices of one shape, lying or standing, are treated together
             for weight in group["params"]:
                 state = self.state[weight]
                 if not state: state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))  # AdamW asks for a step when a checkpoint is read
-                momentum = state["momentum"].lerp_(weight.grad, 0.05)
+                momentum = state["momentum"].lerp_(weight.grad, 0.05)  # 5 % of the way to the new gradient
+                ahead = weight.grad.lerp_(momentum, 0.95)  # 95 % mean, 5 % gradient
                 rows, columns = weight.shape
-                parts = 3 if rows == 3 * columns else 1  # queries, keys and values
-                ahead = weight.grad.lerp(momentum, 0.95).unflatten(0, (parts, -1))  # (parts, rows, columns)
-                stacks.setdefault(ahead.shape[1:], []).append((weight, ahead))
+                matrices = ahead.unflatten(0, (3 if rows == 3 * columns else 1, -1))  # queries, keys and values are three
+                tall = matrices.shape[1] > matrices.shape[2]
+                if tall: matrices = matrices.mT
+                stacks.setdefault(matrices.shape[1:], []).append((weight, matrices, tall))
                 weight.grad = None  # AdamW leaves alone what has no gradient
-            for members in stacks.values():
-                steps = orthogonalize(torch.cat([ahead for _, ahead in members])).split([len(ahead) for _, ahead in members])
-                for (weight, ahead), step in zip(members, steps):
-                    length = group["muon"] * 0.2 * max(step.shape[1:]) ** 0.5  # times 0.2: as long as a step of AdamW (Liu and others 2025)
-                    weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(step.flatten(0, 1), alpha=-group["lr"] * length)
+            for (_, columns), members in stacks.items():
+                steps = orthogonalize(torch.cat([matrices for _, matrices, _ in members]), group["rounds"])
+                length = group["lr"] * group["muon"] * 0.2 * columns**0.5  # an orthogonal matrix has numbers of about columns**-0.5, AdamW's steps have about 0.2 (Liu and others 2025)
+                for (weight, _, tall), step in zip(members, steps.split([len(matrices) for _, matrices, _ in members])):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"]).add_((step.mT if tall else step).flatten(0, 1), alpha=-length)
         super().step()
 
 # %% ../nbs/10_speed.ipynb #10-052
 class MuonEngine(Engine):
     "Trains with Muon for the matrices of the blocks, and AdamW for the rest: `train(..., engine=MuonEngine())`."
-    def __init__(self, length: float = 1.0):  # of Muon's steps, in units of AdamW's
-        self.length = length
+    def __init__(
+        self,
+        length: float = 1.0,  # of Muon's steps, in units of AdamW's
+        rounds: int = 3,  # of `orthogonalize`
+    ):
+        self.length, self.rounds = length, rounds
 
     def optimizer(self, model: nn.Module, config: TrainConfig) -> Muon:
         matrices = [layer.weight for layer in model.blocks.modules() if isinstance(layer, nn.Linear)]
         known = {id(weight) for weight in matrices}
         others = [weight for weight in model.parameters() if id(weight) not in known]
-        groups = [{"params": matrices, "muon": self.length, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [{"params": matrices, "muon": self.length, "rounds": self.rounds, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         return Muon(groups, lr=config.learning_rate, betas=config.betas, fused=True)

@@ -9,7 +9,7 @@ from minigpt_course import attention
 from minigpt_course.attention import SelfAttention, causality_probe
 from minigpt_course.diagnose import SeesOneAhead
 from minigpt_course.block import GPTDecoderBlock, as_torch_layer
-from minigpt_course.generate import KVCache, RowCache, generate, make_cache
+from minigpt_course.generate import KVCache, RowCache, can_cache, generate
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger, reference_logits
 from minigpt_course.multihead import MultiHeadAttention
 
@@ -143,15 +143,20 @@ def test_cached_logits_are_the_uncached_at_every_position(dtype, options, kind):
     for sizes in [1] * 16, [7, 9], [16]: assert_near(feed_in_pieces(model, idx, sizes, kind), model(idx))
 
 
-def test_a_model_that_was_changed_or_is_watched_is_not_taken_apart(model):
-    assert type(make_cache(model)) is RowCache
-    seen = []
-    hook = model.blocks[1].feed_forward.widen.register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[1]))
-    make_cache(model).feed(torch.zeros(1, 1, dtype=torch.long))
-    assert seen == [1]
+@pytest.mark.parametrize("part", ["blocks.1", "blocks.1.attention", "blocks.1.feed_forward.widen"])
+def test_a_model_that_is_watched_goes_without_a_cache(model, tokenizer, part):
+    seen, whole = [], generate(model, tokenizer, "To be", 5, seed=0)
+    hook = model.get_submodule(part).register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[1]))
+    assert can_cache(small_gpt()) and not can_cache(model)
+    assert generate(model, tokenizer, "To be", 5, seed=0) == whole and seen == [5, 6, 7, 8, 9]
     hook.remove()
+    assert can_cache(model)
+
+
+def test_a_model_that_was_changed_goes_without_a_cache(model, tokenizer):
     model.blocks[0].attention.__class__ = SeesOneAhead
-    assert type(make_cache(model)) is KVCache
+    cached, uncached = (generate(model, tokenizer, "To be", 30, seed=0, use_cache=use) for use in (True, False))
+    assert cached == uncached
 
 
 @pytest.mark.parametrize("seed", range(3))
