@@ -5,7 +5,6 @@ __all__ = ['next_probabilities', 'visible_window', 'KVCache', 'attend_to_past', 
            'continue_ids', 'check_sampling', 'stream', 'generate']
 
 # %% ../nbs/08_generate.ipynb #08-003
-import math
 from typing import Callable, Iterator
 
 import torch
@@ -57,7 +56,7 @@ class KVCache:
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
 
     @torch.inference_mode()
-    def feed(self, idx: Tensor) -> Tensor:  # ids (1, T) that follow what was fed before, to logits (1, T, V)
+    def feed(self, idx: Tensor) -> Tensor:  # ids (1, T) that follow what was fed before, to logits (1, T, V); clone them before you train on them
         start, end = self.length, self.length + idx.shape[1]
         x = self.model.embed(idx, start)  # (1, T, C); refuses to go past the context
         for block, keys, values in zip(self.model.blocks, self.keys, self.values):
@@ -107,11 +106,11 @@ class RowCache(KVCache):
 
     @torch.inference_mode()
     def feed(self, idx: Tensor) -> Tensor:  # as KVCache.feed
-        if idx.shape[1] != 1: return super().feed(idx)
+        if idx.shape != (1, 1): return super().feed(idx)
         x, start, end, H = self.model.embed(idx, self.length), self.length, self.length + 1, self.model.config.num_heads
         for (norm1, qkv, projection, norm2, widen, activation, narrow), keys, values in zip(self.blocks, self.keys, self.values):
             query, keys[:, :, start:end], values[:, :, start:end] = qkv(norm1(x)).view(3, 1, H, 1, -1)  # with one position no axes change places
-            x = x + projection(attend_to_past(query, keys[:, :, :end], values[:, :, :end]).view(1, 1, -1))
+            x = x + projection(attend_to_past(query, keys[:, :, :end], values[:, :, :end]).reshape(1, 1, -1))
             x = x + narrow(activation(widen(norm2(x))))
         self.length = end
         return self.model.lm_head(self.model.norm(x))
@@ -120,7 +119,7 @@ class RowCache(KVCache):
 def can_cache(model: nn.Module) -> bool:
     "Whether a cache computes what the model would: all its parts are the library's own, and no hook watches its blocks."
     own = GPT, GPTDecoderBlock, MultiHeadAttention, FeedForward, nn.Embedding, nn.LayerNorm, nn.Linear, nn.Dropout, nn.Identity, nn.Sequential
-    if not all(type(part) in own for part in model.modules()): return False
+    if not all(type(part) in own and not vars(part).keys() & {"forward", "split", "merge"} for part in model.modules()): return False
     return not any(part._forward_hooks or part._forward_pre_hooks for part in (model, *model.blocks.modules()))
 
 # %% ../nbs/08_generate.ipynb #08-047

@@ -182,7 +182,7 @@ class Muon(torch.optim.AdamW):
                 stacks.setdefault(matrices.shape[1:], []).append((weight, matrices, tall))
                 weight.grad = None  # AdamW leaves alone what has no gradient
             for (_, columns), members in stacks.items():
-                steps = orthogonalize(torch.cat([matrices for _, matrices, _ in members]), group["rounds"])
+                steps = orthogonalize(torch.cat([matrices for _, matrices, _ in members]), group.get("rounds", 3))
                 length = group["lr"] * group["muon"] * 0.2 * columns**0.5  # an orthogonal matrix has numbers of about columns**-0.5, AdamW's steps have about 0.2 (Liu and others 2025)
                 for (weight, _, tall), step in zip(members, steps.split([len(matrices) for _, matrices, _ in members])):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_((step.mT if tall else step).flatten(0, 1), alpha=-length)
@@ -190,7 +190,7 @@ class Muon(torch.optim.AdamW):
 
 # %% ../nbs/10_speed.ipynb #10-052
 class MuonEngine(Engine):
-    "Trains with Muon for the matrices of the blocks, and AdamW for the rest: `train(..., engine=MuonEngine())`."
+    "Trains with Muon for the matrices of the blocks, and AdamW for the rest: `train(..., engine=MuonEngine())`. A resumed run keeps the numbers that it was begun with."
     def __init__(
         self,
         length: float = 1.0,  # of Muon's steps, in units of AdamW's

@@ -66,6 +66,21 @@ def test_orthogonal_steps_keep_the_directions_and_even_out_the_sizes(shape):
     assert 0.3 < sizes.min() and sizes.max() < 1.3 and (inside - torch.diag_embed(sizes)).abs().max() < 1e-4
 
 
+def test_a_step_of_muon_is_that_of_each_matrix_by_itself():
+    torch.manual_seed(0)
+    model = small_gpt(dropout=0.0, output_projection=True)
+    optimizer = MuonEngine().optimizer(model, TrainConfig(learning_rate=0.01, weight_decay=0.1))
+    model(torch.randint(24, (2, 16))).square().mean().backward()
+    before = {name: (weight.detach().clone(), weight.grad.clone()) for name, weight in model.blocks.named_parameters() if name.endswith(("qkv.weight", "projection.weight", "widen.weight", "narrow.weight"))}
+    optimizer.step()
+    after = dict(model.blocks.named_parameters())
+    for name, (weight, gradient) in before.items():
+        ahead = 0.95 * 0.05 * gradient + 0.05 * gradient  # the mean began at zero
+        steps = [orthogonalize(part[None])[0] for part in ahead.chunk(3 if "qkv" in name else 1)]
+        wanted = 0.999 * weight - 0.01 * 0.2 * max(steps[0].shape) ** 0.5 * torch.cat(steps)
+        assert torch.allclose(after[name], wanted, atol=1e-6), name
+
+
 def test_a_run_with_muon_that_was_stopped_ends_with_the_same_bits(tmp_path):
     stop = lambda model, curve: len(curve.rows) == 9
     train(small_gpt(dropout=0.1), small_corpus(), BRIEF, run_dir=tmp_path / "whole", engine=MuonEngine())

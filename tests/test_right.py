@@ -153,8 +153,11 @@ def test_a_model_that_is_watched_goes_without_a_cache(model, tokenizer, part):
     assert can_cache(model)
 
 
-def test_a_model_that_was_changed_goes_without_a_cache(model, tokenizer):
-    model.blocks[0].attention.__class__ = SeesOneAhead
+@pytest.mark.parametrize("how", ["class", "method"])
+def test_a_model_that_was_changed_goes_without_a_cache(model, tokenizer, how):
+    attention = model.blocks[0].attention
+    if how == "class": attention.__class__ = SeesOneAhead
+    else: attention.merge = lambda x: MultiHeadAttention.merge(attention, 2 * x)
     cached, uncached = (generate(model, tokenizer, "To be", 30, seed=0, use_cache=use) for use in (True, False))
     assert cached == uncached
 
