@@ -532,7 +532,7 @@ def batch_rates(
     ax.set_xticks(sizes, sizes), ax.minorticks_off()
     return ax
 
-# %% ../nbs/10_speed.ipynb #10-048
+# %% ../nbs/10_speed.ipynb #10-054
 @in_style
 def singular_values(
     by_rounds: dict[int, object],  # rounds to the singular values of what came out
@@ -547,7 +547,7 @@ def singular_values(
     ax.set(xlabel="singular value, largest first", ylabel="its size", title="Each round lifts the small ones"), ax.legend(fontsize=8)
     return ax
 
-# %% ../nbs/10_speed.ipynb #10-055
+# %% ../nbs/10_speed.ipynb #10-061
 @in_style
 def loss_by_seconds(
     races: list[dict[str, list[tuple[float, float]]]],  # one a seed: optimiser to (seconds, held-out loss)

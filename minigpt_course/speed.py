@@ -2,10 +2,12 @@
 
 # %% auto #0
 __all__ = ['LADDER', 'KINDS', 'seconds_of', 'in_turns', 'best_seconds', 'matrix_product_rate', 'memory_rate', 'product_intensity',
-           'HeadByHead', 'WrittenOut', 'on_rung', 'operations', 'by_kind', 'orthogonalize', 'Muon', 'MuonEngine']
+           'HeadByHead', 'WrittenOut', 'on_rung', 'operations', 'by_kind', 'ThreadsEngine', 'orthogonalize', 'Muon',
+           'MuonEngine']
 
 # %% ../nbs/10_speed.ipynb #10-003
-import statistics, time
+import functools, statistics, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
 import torch
@@ -148,7 +150,39 @@ def by_kind(shares: dict[str, float]) -> dict[str, float]:
     kind_of = lambda name: next((kind for kind, parts in KINDS.items() if any(part in name.lower() for part in parts)), "all the rest")
     return {kind: sum(share for name, share in shares.items() if kind_of(name) == kind) for kind in [*KINDS, "all the rest"]}
 
-# %% ../nbs/10_speed.ipynb #10-046
+# %% ../nbs/10_speed.ipynb #10-044
+class ThreadsEngine(Engine):
+    "Shares out the windows of a batch among a processor's threads: each takes its part through the whole model, forwards and backwards, by itself, and keeps gradients of its own. For large models without dropout."
+    def __init__(
+        self,
+        threads: int | None = None,  # None: as many as PyTorch uses
+    ):
+        usual = torch.get_num_threads()
+        self.threads = usual if threads is None else threads
+        self.pool, all_here = ThreadPoolExecutor(self.threads), threading.Barrier(self.threads)
+        def alone(_):
+            torch.get_num_threads(), torch.set_num_threads(1)  # asked first, or PyTorch would set the number anew at the first operation
+            all_here.wait()  # so that each thread does this once
+        list(self.pool.map(alone, range(self.threads)))
+        torch.set_num_threads(usual)  # threads made later go by the last call, whoever made it
+
+    def prepare(self, model: GPT, config: TrainConfig) -> GPT:
+        if next(model.parameters()).device.type != "cpu": raise ValueError("ThreadsEngine shares out work on a processor: take Engine or scale.DeviceEngine on a GPU")
+        if model.config.dropout: raise ValueError(f"dropout={model.config.dropout}: which thread throws the dice first would be chance, and no second run the same; train with dropout=0.0 or with another engine")
+        return model
+
+    def step(self, network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, grad_clip: float) -> tuple[float, float]:
+        weights, parts = [weight for weight in network.parameters() if weight.requires_grad], min(self.threads, len(inputs))
+        def share(inputs_here, targets_here):  # this part's share of the mean loss, and its gradients
+            loss = F.cross_entropy(network(inputs_here).flatten(0, 1), targets_here.flatten(), reduction="sum") / targets.numel()
+            return loss.detach(), torch.autograd.grad(loss, weights)  # backward() would have all threads write to the same .grad
+        losses, gradients = zip(*self.pool.map(share, inputs.tensor_split(parts), targets.tensor_split(parts)))
+        for weight, *found in zip(weights, *gradients): weight.grad = functools.reduce(Tensor.add_, found)  # in the same order each time
+        norm = nn.utils.clip_grad_norm_(weights, grad_clip)
+        optimizer.step()
+        return sum(losses).item(), norm.item()
+
+# %% ../nbs/10_speed.ipynb #10-052
 def orthogonalize(
     steps: Tensor,  # (N, rows, columns) matrices
     rounds: int = 3,  # Muon's author takes five
@@ -163,7 +197,7 @@ def orthogonalize(
         x = torch.baddbmm(x, inner, x, beta=3.4445)  # 3.4445 x + inner @ x
     return x.mT if tall else x
 
-# %% ../nbs/10_speed.ipynb #10-051
+# %% ../nbs/10_speed.ipynb #10-057
 class Muon(torch.optim.AdamW):
     "AdamW, but the groups with a number `muon` take steps whose small singular values are lifted towards one (Jordan and others 2024), `muon` times as long as AdamW's."
     @torch.no_grad()
@@ -188,7 +222,7 @@ class Muon(torch.optim.AdamW):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_((step.mT if tall else step).flatten(0, 1), alpha=-length)
         super().step()
 
-# %% ../nbs/10_speed.ipynb #10-052
+# %% ../nbs/10_speed.ipynb #10-058
 class MuonEngine(Engine):
     "Trains with Muon for the matrices of the blocks, and AdamW for the rest: `train(..., engine=MuonEngine())`. A resumed run keeps the numbers that it was begun with."
     def __init__(

@@ -1,5 +1,6 @@
 "The tools of notebooks 09 to 11: they measure what they say and leave everything as it was."
 import copy, math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -7,8 +8,8 @@ import torch
 from conftest import assert_same_end, small_corpus, small_gpt
 from minigpt_course import diagnose
 from minigpt_course.inside import attention_maps, copy_losses, logit_lens, neuron_activations, without_head
-from minigpt_course.speed import LADDER, MuonEngine, on_rung, orthogonalize, product_intensity
-from minigpt_course.train import TrainConfig, make_optimizer, train
+from minigpt_course.speed import LADDER, MuonEngine, ThreadsEngine, on_rung, orthogonalize, product_intensity
+from minigpt_course.train import TrainConfig, make_optimizer, train, train_step
 
 BRIEF = TrainConfig(steps=20, batch_size=4, warmup_steps=2, eval_every=10, checkpoint_every=5)
 
@@ -92,6 +93,55 @@ def test_a_run_with_muon_that_was_stopped_ends_with_the_same_bits(tmp_path):
 def test_a_run_cannot_go_on_with_another_optimiser(tmp_path):
     train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path, on_step=lambda model, curve: len(curve.rows) == 9)
     with pytest.raises(ValueError, match="was trained with another optimizer: use the same engine as before"): train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path, engine=MuonEngine(), resume=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_windows_shared_out_give_the_gradient_of_the_whole_batch(threads):
+    text, models, answers = torch.randint(24, (5, 17)), [], []
+    for step in train_step, ThreadsEngine(threads).step:
+        model = small_gpt(tied_head=True).double()
+        model.position_table.requires_grad_(False)
+        answers.append(step(model, make_optimizer(model, BRIEF), text[:, :-1], text[:, 1:], 0.5))
+        models.append(model)
+    assert answers[1] == pytest.approx(answers[0], rel=1e-12) and answers[0][1] > 0.5  # the gradient was cut
+    for weight, twin in zip(*(model.parameters() for model in models)):
+        assert torch.allclose(weight, twin, rtol=1e-9, atol=1e-12)
+        assert (weight.grad is None) == (twin.grad is None) and (weight.grad is None or torch.allclose(weight.grad, twin.grad, rtol=1e-9, atol=1e-12))
+
+
+def test_each_thread_works_alone_and_those_made_later_do_not():
+    torch.set_num_threads(2)
+    try:
+        model, text, seen = small_gpt(), torch.randint(24, (6, 17)), []
+        engine = ThreadsEngine(3)
+        model.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+        for _ in range(2): engine.step(model, make_optimizer(model, BRIEF), text[:, :-1], text[:, 1:], 1.0)
+        assert seen == [1] * 6
+        assert torch.get_num_threads() == ThreadPoolExecutor(1).submit(torch.get_num_threads).result() == 2
+    finally: torch.set_num_threads(1)
+
+
+def test_a_step_by_threads_that_fails_changes_nothing():
+    model, text, engine = small_gpt(), torch.randint(24, (4, 17)), ThreadsEngine(2)
+    before = copy.deepcopy(model.state_dict())
+    optimizer, wrong = make_optimizer(model, BRIEF), text.clone()
+    wrong[3, 2] = 99
+    with pytest.raises(ValueError, match="ids reach from"): engine.step(model, optimizer, wrong[:, :-1], text[:, 1:], 1.0)
+    assert same_weights(model, before) and all(weight.grad is None for weight in model.parameters())
+    engine.step(model, optimizer, text[:, :-1], text[:, 1:], 1.0)
+    assert not same_weights(model, before)
+
+
+def test_a_run_by_threads_that_was_stopped_ends_with_the_same_bits(tmp_path):
+    stop = lambda model, curve: len(curve.rows) == 9
+    train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path / "whole", engine=ThreadsEngine(4))
+    train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path / "twice", engine=ThreadsEngine(4), on_step=stop)
+    train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path / "twice", engine=ThreadsEngine(4), resume=True)
+    assert_same_end(tmp_path / "twice", tmp_path / "whole", BRIEF.steps)
+
+
+def test_threads_refuse_dropout():
+    with pytest.raises(ValueError, match="dropout=0.1: .*train with dropout=0.0"): train(small_gpt(dropout=0.1), small_corpus(), BRIEF, engine=ThreadsEngine())
 
 
 def test_all_rungs_give_the_same_gradients():
