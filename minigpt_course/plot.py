@@ -532,7 +532,7 @@ def batch_rates(
     ax.set_xticks(sizes, sizes), ax.minorticks_off()
     return ax
 
-# %% ../nbs/10_speed.ipynb #10-054
+# %% ../nbs/10_speed.ipynb #10-056
 @in_style
 def singular_values(
     by_rounds: dict[int, object],  # rounds to the singular values of what came out
@@ -547,7 +547,7 @@ def singular_values(
     ax.set(xlabel="singular value, largest first", ylabel="its size", title="Each round lifts the small ones"), ax.legend(fontsize=8)
     return ax
 
-# %% ../nbs/10_speed.ipynb #10-061
+# %% ../nbs/10_speed.ipynb #10-063
 @in_style
 def loss_by_seconds(
     races: list[dict[str, list[tuple[float, float]]]],  # one a seed: optimiser to (seconds, held-out loss)
@@ -585,7 +585,7 @@ def heads_worth(
     worth,  # (blocks, H) what the loss rises by without each head
     habits: dict[str, object],  # habit to (blocks, H) shares
 ):
-    "What each head is worth, and the habit that it has most."
+    "What each head is worth, and which of the habits it has most."
     worth = np.asarray(worth)
     names, shares = list(habits), np.stack([np.asarray(share) for share in habits.values()])
     fig, ax = plt.subplots(figsize=(9, 0.34 * worth.size + 1.2))
@@ -594,7 +594,7 @@ def heads_worth(
         ax.barh(i, worth[b, h], color=BLUE if b % 2 == 0 else ORANGE, height=0.7)
         ax.text(max(worth[b, h], 0), i, f"  {names[best]}: {shares[best, b, h]:.0%}", va="center", fontsize=8)
     ax.set_yticks(range(worth.size), [f"block {b + 1}, head {h + 1}" for b, h in np.ndindex(worth.shape)])
-    ax.set(xlabel="the loss rises by (nats per character)", xlim=(min(0, worth.min()), 1.3 * worth.max()), title="What each head is worth, and what it looks at most")
+    ax.set(xlabel="the loss rises by (nats per character)", xlim=(min(0, worth.min()), 1.3 * worth.max()), title="What each head is worth, and its strongest look back")
     ax.invert_yaxis()
     return ax
 

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['LADDER', 'KINDS', 'seconds_of', 'in_turns', 'best_seconds', 'matrix_product_rate', 'memory_rate', 'product_intensity',
-           'HeadByHead', 'WrittenOut', 'on_rung', 'operations', 'by_kind', 'ThreadsEngine', 'orthogonalize', 'Muon',
-           'MuonEngine']
+           'HeadByHead', 'WrittenOut', 'on_rung', 'operations', 'by_kind', 'lone_threads', 'ThreadsEngine',
+           'orthogonalize', 'Muon', 'MuonEngine']
 
 # %% ../nbs/10_speed.ipynb #10-003
 import functools, statistics, threading, time
@@ -151,20 +151,27 @@ def by_kind(shares: dict[str, float]) -> dict[str, float]:
     return {kind: sum(share for name, share in shares.items() if kind_of(name) == kind) for kind in [*KINDS, "all the rest"]}
 
 # %% ../nbs/10_speed.ipynb #10-044
+def lone_threads(
+    count: int,
+) -> ThreadPoolExecutor:
+    "Threads in which PyTorch shares out nothing: each does its operations by itself."
+    usual, pool, all_here = torch.get_num_threads(), ThreadPoolExecutor(count), threading.Barrier(count)
+    def alone(_):
+        torch.get_num_threads(), torch.set_num_threads(1)  # asked first, or PyTorch would set the number anew at the first operation
+        all_here.wait()  # so that each thread does this once
+    list(pool.map(alone, range(count)))
+    torch.set_num_threads(usual)  # threads made later go by the last call, whoever made it
+    return pool
+
+# %% ../nbs/10_speed.ipynb #10-046
 class ThreadsEngine(Engine):
     "Shares out the windows of a batch among a processor's threads: each takes its part through the whole model, forwards and backwards, by itself, and keeps gradients of its own. For large models without dropout."
     def __init__(
         self,
         threads: int | None = None,  # None: as many as PyTorch uses
     ):
-        usual = torch.get_num_threads()
-        self.threads = usual if threads is None else threads
-        self.pool, all_here = ThreadPoolExecutor(self.threads), threading.Barrier(self.threads)
-        def alone(_):
-            torch.get_num_threads(), torch.set_num_threads(1)  # asked first, or PyTorch would set the number anew at the first operation
-            all_here.wait()  # so that each thread does this once
-        list(self.pool.map(alone, range(self.threads)))
-        torch.set_num_threads(usual)  # threads made later go by the last call, whoever made it
+        self.threads = torch.get_num_threads() if threads is None else threads
+        self.pool = lone_threads(self.threads)
 
     def prepare(self, model: GPT, config: TrainConfig) -> GPT:
         if next(model.parameters()).device.type != "cpu": raise ValueError("ThreadsEngine shares out work on a processor: take Engine or scale.DeviceEngine on a GPU")
@@ -182,7 +189,7 @@ class ThreadsEngine(Engine):
         optimizer.step()
         return sum(losses).item(), norm.item()
 
-# %% ../nbs/10_speed.ipynb #10-052
+# %% ../nbs/10_speed.ipynb #10-054
 def orthogonalize(
     steps: Tensor,  # (N, rows, columns) matrices
     rounds: int = 3,  # Muon's author takes five
@@ -197,7 +204,7 @@ def orthogonalize(
         x = torch.baddbmm(x, inner, x, beta=3.4445)  # 3.4445 x + inner @ x
     return x.mT if tall else x
 
-# %% ../nbs/10_speed.ipynb #10-057
+# %% ../nbs/10_speed.ipynb #10-059
 class Muon(torch.optim.AdamW):
     "AdamW, but the groups with a number `muon` take steps whose small singular values are lifted towards one (Jordan and others 2024), `muon` times as long as AdamW's."
     @torch.no_grad()
@@ -222,7 +229,7 @@ class Muon(torch.optim.AdamW):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_((step.mT if tall else step).flatten(0, 1), alpha=-length)
         super().step()
 
-# %% ../nbs/10_speed.ipynb #10-058
+# %% ../nbs/10_speed.ipynb #10-060
 class MuonEngine(Engine):
     "Trains with Muon for the matrices of the blocks, and AdamW for the rest: `train(..., engine=MuonEngine())`. A resumed run keeps the numbers that it was begun with."
     def __init__(
