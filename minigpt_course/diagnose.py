@@ -317,7 +317,7 @@ def examine_batch(model: GPT, inputs: Tensor, targets: Tensor) -> list[Finding]:
     active, sharp, hooks = [], [], []
     def look(layer, given, out):
         if isinstance(layer, nn.Linear): active.append((out > 0).flatten(0, 1).any(0))  # (4C,)
-        else:
+        elif isinstance(layer, MultiHeadAttention):
             query, key, _ = layer.split(given[0])
             sharp.append(causal_weights(query, key)[..., 8:, :].amax(-1).mean().item())
     for block in dict.fromkeys(model.blocks): hooks += [block.feed_forward.widen.register_forward_hook(look), block.attention.register_forward_hook(look)]
@@ -326,11 +326,11 @@ def examine_batch(model: GPT, inputs: Tensor, targets: Tensor) -> list[Finding]:
     model.zero_grad()
     loss.backward()
     dead = 1 - torch.cat(active).float().mean().item()
-    lengths = [math.hypot(*(weight.grad.norm().item() for weight in block.parameters())) for block in model.blocks]
-    uneven = max(lengths) / max(min(lengths), 1e-12)
+    lengths = [math.hypot(*found) for block in model.blocks if (found := [weight.grad.norm().item() for weight in block.parameters() if weight.grad is not None])]
+    uneven = max(lengths, default=1) / max(min(lengths, default=1), 1e-12)
     return [
         Finding("silent feed-forward units", f"{dead:.0%}", "under 50%", "dead units" if dead > 0.5 else None),
-        Finding("largest attention weight, mean", f"{max(sharp):.2f}", "under 0.98", "saturated softmax" if max(sharp) > 0.98 else None),
+        Finding("largest attention weight, mean", f"{max(sharp):.2f}" if sharp else "unknown", "under 0.98", "saturated softmax" if sharp and max(sharp) > 0.98 else None),
         Finding("gradient, largest / smallest block", f"{uneven:.1f}", "under 100", "gradients that vanish or explode" if uneven > 100 else None),
     ]
 

@@ -152,8 +152,8 @@ def by_kind(shares: dict[str, float]) -> dict[str, float]:
 
 # %% ../nbs/10_speed.ipynb #10-044
 def lone_threads(
-    count: int,
-) -> ThreadPoolExecutor:
+    count: int,  # how many
+) -> ThreadPoolExecutor:  # to be given work by `map`
     "Threads in which PyTorch shares out nothing: each does its operations by itself."
     usual, pool, all_here = torch.get_num_threads(), ThreadPoolExecutor(count), threading.Barrier(count)
     def alone(_):

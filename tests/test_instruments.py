@@ -55,6 +55,27 @@ def test_an_unknown_illness_is_told():
     with pytest.raises(ValueError, match="no illness is called 'flu'; there are: mask off by one"): diagnose.fall_ill("flu", torch.zeros(9), torch.zeros(9))
 
 
+class OwnAttention(torch.nn.Module):
+    "As a reader would write it, with no part of the library's."
+    def __init__(self, embed_dim: int):
+        super().__init__()
+        self.qkv, self.causal = torch.nn.Linear(embed_dim, 3 * embed_dim, bias=False), True
+
+    def forward(self, x):
+        return torch.nn.functional.scaled_dot_product_attention(*self.qkv(x).chunk(3, dim=-1), is_causal=self.causal)
+
+
+def test_a_model_with_attention_of_its_own_is_examined_from_outside(model):
+    windows = torch.randint(24, (4, 17))
+    for block in model.blocks: block.attention = OwnAttention(model.config.embed_dim)
+    examine = lambda: diagnose.diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects
+    assert not examine()
+    model.blocks[0].requires_grad_(False)
+    assert not examine()  # a frozen block is no illness
+    for block in model.blocks: block.attention.causal = False
+    assert examine() == ["a look into the future"]
+
+
 # 10
 
 
