@@ -12,7 +12,9 @@ from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.text import CharTokenizer, load_corpus
 from minigpt_course.train import LearningCurve, TrainConfig, train
 
-NOTEBOOKS = pytest.mark.parametrize("notebook", sorted((Path(__file__).parents[1] / "nbs").glob("*.ipynb")), ids=lambda path: path.stem)
+PROJECT = Path(__file__).parents[1]
+NOTEBOOKS = pytest.mark.parametrize("notebook", sorted((PROJECT / "nbs").glob("*.ipynb")), ids=lambda path: path.stem)
+PAGES = pytest.mark.parametrize("page", sorted([*PROJECT.glob("*.md"), *PROJECT.glob("*/*.md"), *PROJECT.glob("nbs/*.ipynb")]), ids=lambda path: path.relative_to(PROJECT).as_posix())
 
 
 def code_cells(notebook: Path) -> list[dict]:
@@ -56,6 +58,14 @@ def test_no_path_of_somebodys_machine_is_stored(notebook):
     for cell in cells:  # a picture's base64 may spell anything
         for output in cell.get("outputs", []): output.get("data", {}).pop("image/png", None)
     assert [i for i, cell in enumerate(cells) if re.search("/(work|root|home)/", json.dumps(cell))] == []
+
+
+@PAGES
+def test_every_link_to_a_file_of_the_project_leads_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb": text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\((?!https?:|#)([^)\s#]+)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 @NOTEBOOKS

@@ -54,7 +54,7 @@ def readme(root: Path) -> None:
         pictures.mkdir(exist_ok=True)
         (pictures / name).write_bytes(data)
         body = body.replace(f"]({name})", f"]({pictures.name}/{name})")
-    body = re.sub(r"\]\((\d\d_\w+\.ipynb)\)", r"](nbs/\1)", body)  # the index links to its neighbours
+    body = re.sub(r"\]\((\w+\.ipynb)\)", r"](nbs/\1)", body)  # the index links to its neighbours
     body = body.replace("](../", "](")  # and to the project's other folders
     (root / "README.md").write_text(re.sub(r"\n{3,}", "\n\n", body).strip() + "\n", encoding="utf-8")
 
