@@ -81,7 +81,7 @@ def conclude(model: GPT, tokenizer, folder: Path, stopped: bool) -> None:
 def reporter(folder: Path, tokenizer, prompt: str):
     "What is shown and kept along the way: after each exam its loss, a sample, and the curve so far."
     def look(model: GPT, curve: LearningCurve) -> None:
-        step, loss = curve.rows[-1][0], curve.rows[-1][4]
+        step, loss = curve.column("step")[-1], curve.column("validation_loss")[-1]
         if loss != loss: return
         sample = continue_text(model, tokenizer, prompt, 200, temperature=0.8, seed=0)
         tqdm.write(f"step {step}: validation loss {loss:.4f}\n{sample}\n")
