@@ -4,8 +4,8 @@
 __all__ = ['SMALL', 'ILLNESSES', 'Patient', 'admit', 'scores_of', 'hide', 'SeesOneAhead', 'WrongAxis', 'NoScale',
            'MaskAfterSoftmax', 'WrongReshape', 'NormAfter', 'AlwaysForgets', 'NoPositions', 'with_parts',
            'one_block_twice', 'unshifted', 'turned_into', 'fall_ill', 'dependence', 'weight_sums', 'score_ratio',
-           'probes', 'update_ratio', 'overlap', 'Finding', 'Report', 'examine_attention', 'examine_parts',
-           'examine_batch', 'diagnose']
+           'probes', 'slope_ahead', 'update_ratio', 'overlap', 'Finding', 'Report', 'examine_attention',
+           'examine_parts', 'examine_batch', 'diagnose']
 
 # %% ../nbs/09_diagnose.ipynb #09-003
 import copy, math
@@ -235,6 +235,19 @@ def probes(model: GPT) -> dict[str, float]:
     }
 
 # %% ../nbs/09_diagnose.ipynb #09-035
+def slope_ahead(
+    model: GPT,
+    ids: Tensor,  # (T,) ids
+) -> float:  # exactly 0 in a causal model
+    "The steepest slope of a prediction along the vector of a character after it."
+    vectors = []  # (1, T, C), as the token table gives them
+    hook = model.token_table.register_forward_hook(lambda layer, given, out: vectors.append(out.requires_grad_()))
+    logits = model(ids[None])[0]  # (T, V)
+    hook.remove()
+    slopes = [torch.autograd.grad(logits[i].square().sum(), vectors, retain_graph=True)[0][0, i + 1 :] for i in range(len(ids) - 1)]
+    return torch.cat(slopes).abs().max().item()
+
+# %% ../nbs/09_diagnose.ipynb #09-038
 def update_ratio(
     fresh: GPT,  # the model before training; left as it is
     optimizer: torch.optim.Optimizer,  # the one that trains it
@@ -255,7 +268,7 @@ def overlap(train_ids: Tensor, held_out_ids: Tensor, length: int = 48) -> float:
     windows = [window.to(torch.int16).numpy().tobytes() for window in held_out_ids.unfold(0, length, length)[:80]]
     return sum(window in text for window in windows) / len(windows)
 
-# %% ../nbs/09_diagnose.ipynb #09-038
+# %% ../nbs/09_diagnose.ipynb #09-041
 @dataclass(frozen=True)
 class Finding:
     "One measurement."
@@ -277,7 +290,7 @@ class Report:
         lines = [f"{'! ' if f.suspect else '  '}{f.what:<37} {f.value:<12} expected {f.expected}" for f in self.findings]
         return "\n".join([*lines, "", "suspected: " + (", ".join(self.suspects) or "nothing")])
 
-# %% ../nbs/09_diagnose.ipynb #09-039
+# %% ../nbs/09_diagnose.ipynb #09-042
 def examine_attention(layer: MultiHeadAttention) -> list[Finding]:
     "Who depends on whom, what the weights sum to, and how hot the softmax is; the surest sign carries the suspicion."
     moves, sums = dependence(layer, layer.qkv.in_features), weight_sums(layer)
@@ -292,7 +305,7 @@ def examine_attention(layer: MultiHeadAttention) -> list[Finding]:
         Finding("attention: scores are too large by", f"{ratio:.2f}" if ratio == ratio else "not asked", "1.00", "scale missing" if blind and abs(ratio - 1) > 0.1 else None),
     ]
 
-# %% ../nbs/09_diagnose.ipynb #09-040
+# %% ../nbs/09_diagnose.ipynb #09-043
 def examine_parts(model: GPT) -> list[Finding]:
     "What the model does when it is asked odd things; of several attention layers, the first that is odd."
     asked = probes(model)
@@ -301,17 +314,18 @@ def examine_parts(model: GPT) -> list[Finding]:
     attention = next((found for found in layers if any(sign.suspect for sign in found)), layers[0] if layers else [])
     known = next((sign.suspect for sign in attention if sign.suspect), "a look into the future")
     ids = torch.arange(12) % model.config.vocab_size
-    leak = causality_probe(model, ids).triu(1).max().item()
+    leak, slope = causality_probe(model, ids).triu(1).max().item(), slope_ahead(model, ids)
     again, repeated, passed, doubled = asked.values()
     return attention + [
         Finding("largest move before a change", f"{leak:.1e}", "0", yes_or_no(leak > 0 and again == 0, known)),
+        Finding("largest slope towards the future", f"{slope:.1e}", "0", yes_or_no(slope > 0, known)),
         Finding("asked twice, difference", f"{again:.1e}", "0", yes_or_no(again > 0, "dropout left on")),
         Finding("one character, places differ by", f"{repeated:.1e}", "more than 0", yes_or_no(repeated < 1e-5, "positions missing")),
         Finding("of 100 times the input, passed on", f"{passed:.2f}", "about 1", yes_or_no(passed < 0.2, "LayerNorm on the wrong side")),
         Finding("weights with two names", f"{doubled}", "0", yes_or_no(doubled > 0, "weights shared by accident")),
     ]
 
-# %% ../nbs/09_diagnose.ipynb #09-042
+# %% ../nbs/09_diagnose.ipynb #09-045
 def examine_batch(model: GPT, inputs: Tensor, targets: Tensor) -> list[Finding]:
     "Activations and gradients on a batch."
     active, sharp, hooks = [], [], []
@@ -334,7 +348,7 @@ def examine_batch(model: GPT, inputs: Tensor, targets: Tensor) -> list[Finding]:
         Finding("gradient, largest / smallest block", f"{uneven:.1f}", "under 100", "gradients that vanish or explode" if uneven > 100 else None),
     ]
 
-# %% ../nbs/09_diagnose.ipynb #09-043
+# %% ../nbs/09_diagnose.ipynb #09-046
 def diagnose(
     model: GPT,
     batch: tuple[Tensor, Tensor],  # inputs and targets (B, T), as it is trained on

@@ -423,7 +423,7 @@ def dependence_maps(
     axes[0].set(xlabel="input j", ylabel="output i")
     return axes
 
-# %% ../nbs/09_diagnose.ipynb #09-048
+# %% ../nbs/09_diagnose.ipynb #09-053
 @in_style
 def consultation(
     losses: list[float],  # of the patient
@@ -443,7 +443,7 @@ def consultation(
     right.text(0, 1, report + "\n\n" + textwrap.fill(verdict, 78), family="monospace", fontsize=7.5, va="top")
     return left
 
-# %% ../nbs/09_diagnose.ipynb #09-054
+# %% ../nbs/09_diagnose.ipynb #09-059
 @in_style
 def wall_chart(
     curves: dict[str, object],  # what to say to a LearningCurve

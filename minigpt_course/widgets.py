@@ -184,7 +184,7 @@ def sampling_bench(
                    top_k=ipywidgets.IntSlider(tokenizer.vocab_size, 1, tokenizer.vocab_size, description="top-k"),
                    top_p=ipywidgets.FloatSlider(value=0.95, min=0.05, max=1, step=0.05, description="top-p"))
 
-# %% ../nbs/09_diagnose.ipynb #09-049
+# %% ../nbs/09_diagnose.ipynb #09-054
 def clinic(
     patients: list[tuple[str, object]],  # (illness, Patient), in the order in which they wait
     healthy: list[float],  # losses of a healthy model

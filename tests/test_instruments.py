@@ -74,6 +74,8 @@ def test_a_model_with_attention_of_its_own_is_examined_from_outside(model):
     assert not examine()  # a frozen block is no illness
     for block in model.blocks: block.attention.causal = False
     assert examine() == ["a look into the future"]
+    for block in model.blocks: block.feed_forward.__class__ = diagnose.AlwaysForgets
+    assert examine() == ["a look into the future", "dropout left on"]  # noise hides a leak from a probe that compares two passes, not from gradients
 
 
 # 10
