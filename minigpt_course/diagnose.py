@@ -244,6 +244,7 @@ def slope_ahead(
     hook = model.token_table.register_forward_hook(lambda layer, given, out: vectors.append(out.requires_grad_()))
     logits = model(ids[None])[0]  # (T, V)
     hook.remove()
+    # squares, because the slopes of a plain sum can cancel
     slopes = [torch.autograd.grad(logits[i].square().sum(), vectors, retain_graph=True)[0][0, i + 1 :] for i in range(len(ids) - 1)]
     return torch.cat(slopes).abs().max().item()
 

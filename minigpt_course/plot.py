@@ -175,7 +175,7 @@ def probe_map(
     moved,  # (T, T) from a causality probe
     title: str = "",
 ):
-    "A causality probe as a heat map: how far output i moves when input j is changed; red crosses mark a look into the future."
+    "A causality probe as a heat map: how far output i moves when input j is changed; orange-red crosses mark a look into the future."
     moved = np.asarray(moved)
     fig, ax = plt.subplots(figsize=(5.4, 4.2))
     image = ax.imshow(np.where(moved > 0, moved, np.nan), cmap=PROBABILITY)
@@ -409,7 +409,7 @@ def ward_curves(
 def dependence_maps(
     maps: dict[str, list],  # name to a (T, T) array of yes and no
 ):
-    "Who depends on whom in several layers: a dark square where output i moves when input j is changed; red where that is the future."
+    "Who depends on whom in several layers: a dark square where output i moves when input j is changed; orange-red where that is the future."
     fig, axes = plt.subplots(1, len(maps), figsize=(2.2 * len(maps), 2.6))
     for ax, (name, moves) in zip(axes, maps.items()):
         moves = np.asarray(moves)
@@ -567,7 +567,7 @@ def heads_grid(
     text: str,  # the T characters
     labels: list[list[str]] | None = None,  # what to write over each head
 ):
-    "All heads of all blocks on one text: a row a block, dots sized by weight."
+    "All heads of all blocks on one text, which runs to the right and downwards: a row a block, dots sized by weight."
     maps = np.asarray(maps)
     blocks, heads = maps.shape[:2]
     fig, axes = plt.subplots(blocks, heads, figsize=(2.9 * heads, 3.1 * blocks), squeeze=False)
@@ -575,7 +575,7 @@ def heads_grid(
         rows, columns = np.nonzero(maps[b, h] > 0.02)
         axes[b, h].scatter(columns, rows, s=18 * maps[b, h, rows, columns], color=BLUE)
         axes[b, h].set(xlim=(-1, len(text)), ylim=(len(text), -1), title=labels[b][h] if labels else f"block {b + 1}, head {h + 1}")
-        axes[b, h].set_xticks(range(len(text)), list(visible(text)), fontsize=5), axes[b, h].set_yticks(range(len(text)), list(visible(text)), fontsize=5)
+        axes[b, h].set_xticks(range(len(text)), list(visible(text)), fontsize=5), axes[b, h].set_yticks([])
         axes[b, h].tick_params(length=0, labelbottom=False, labeltop=True)
     return axes
 
@@ -666,7 +666,7 @@ def copying(
         steps, first, second = zip(*course)
         ax.plot(steps, second, mark + "-", color=color, markersize=4, label=f"{blocks} block{'s' * (blocks > 1)}, second copy")
         ax.plot(steps, first, color=color, linestyle="--", linewidth=0.9)
-    ax.axhline(chance, color=GREY, linestyle=":", linewidth=1), ax.text(steps[-1], chance, "chance", va="bottom", ha="right", color=GREY, fontsize=8)
+    ax.axhline(chance, color=GREY, linestyle=":", linewidth=1), ax.text(steps[-1], chance, "chance", va="top", ha="right", color=GREY, fontsize=8)
     ax.set(xlabel="step", ylabel="loss (nats per character)", ylim=(0, None), title="Copying a random string (dashed: the first copy, which nobody can know)"), ax.legend(fontsize=8)
     return ax
 

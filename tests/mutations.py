@@ -54,13 +54,16 @@ def verdict(exercise: Exercise, answer: str):
     return eval(exercise.call, names)
 
 
+def changed(exercise: Exercise, changes: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    "The printed solution with one change each: what is different, and the code. `ValueError` if one is no change."
+    for _, before, _ in changes:
+        if before not in exercise.solution: raise ValueError(f"{exercise.checker}: {before!r} does not stand in the solution")
+    return [(what, exercise.solution.replace(before, after)) for what, before, after in changes]
+
+
 def wrong_answers(exercise: Exercise) -> list[tuple[str, str]]:
-    "The wrong answers to an exercise: why a learner writes it, and the code. `KeyError` if there are none, `ValueError` if one is no change of the solution."
-    answers = []
-    for why, right, wrong in WRONG[exercise.checker]:
-        if right not in exercise.solution: raise ValueError(f"{exercise.checker}: {right!r} does not stand in the solution")
-        answers.append((why, exercise.solution.replace(right, wrong)))
-    return answers
+    "The wrong answers to an exercise: why a learner writes it, and the code. `KeyError` if there are none."
+    return changed(exercise, WRONG[exercise.checker])
 
 
 def table() -> str:

@@ -4,7 +4,8 @@ import inspect
 import pytest
 
 from minigpt_course import exercises
-from mutations import EXERCISES, NOTEBOOKS, TABLE, verdict, wrong_answers
+from mutations import EXERCISES, NOTEBOOKS, TABLE, changed, verdict, wrong_answers
+from right_answers import RIGHT
 from wrong_answers import WRONG
 
 EACH = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: f"{exercise.notebook[:2]}-{exercise.checker}")
@@ -19,6 +20,20 @@ def test_unanswered_it_says_so_and_goes_on(exercise):
 def test_its_solution_is_right(exercise):
     said = verdict(exercise, exercise.solution)
     assert said.right, said.words
+
+
+@EACH
+def test_other_right_answers_are_right_as_well(exercise):
+    said = {what: verdict(exercise, code) for what, code in changed(exercise, RIGHT.get(exercise.checker, []))}
+    assert {what: verdict.words for what, verdict in said.items() if not verdict.right} == {}
+
+
+@EACH
+@pytest.mark.parametrize("thing", ["'abc'", "None", "[1, 2]", "3", "float('nan')"])
+def test_a_thing_of_another_kind_is_not_right_and_stops_nothing(exercise, thing):
+    names = exercise.call.partition("(")[2].rstrip(")").split(", ")
+    said = {answer: verdict(exercise, "\n".join(f"{name} = {answer}" for name in names)) for answer in (thing, f"lambda *anything: {thing}")}
+    assert [answer for answer, what in said.items() if what.right] == []
 
 
 @EACH
@@ -40,6 +55,7 @@ def test_each_notebook_has_three_to_five():
 def test_every_checker_has_one_exercise_and_wrong_answers():
     checkers = sorted(name for name, function in inspect.getmembers(exercises, inspect.isfunction) if name.startswith("check_") and hasattr(function, "__wrapped__"))
     assert checkers == sorted(exercise.checker for exercise in EXERCISES) == sorted(WRONG)
+    assert RIGHT.keys() <= WRONG.keys()
 
 
 def test_the_table_of_wrong_answers_is_fresh():

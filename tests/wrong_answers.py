@@ -7,6 +7,7 @@ WRONG = {
         ("the share kept, not lost", "not in", "in"),
         ("a count, not a share", " / len(text) if text else 0.0", ""),
         ("forgets the empty text", " if text else 0.0", ""),
+        ("takes the vocabulary for one character", "sum(char not in chars for char in text)", "len(text.replace(chars, ''))"),
     ],
     "check_window_odds": [
         ("forgets that the last input needs a target", "10_000 - 100", "10_000 - 100 + 1"),
@@ -15,6 +16,7 @@ WRONG = {
         ("forgets the edge", "near_start = 10", "near_start = 100"),
         ("seen, not unseen", "(1 - middle / windows) ** 100", "1 - (1 - middle / windows) ** 100"),
         ("takes the average for a promise", "(1 - middle / windows) ** 100", "0"),
+        ("one window holds the place", "middle / windows", "1 / windows"),
     ],
     "check_sealed_batch": [
         ("leaves the starts", "split - context_length", "split"),
@@ -23,6 +25,7 @@ WRONG = {
         ("leaves the targets one short", "s + 1 + context_length", "s + context_length"),
         ("targets that are not shifted", "s + 1 : s + 1 + context_length", "s : s + context_length"),
         ("leaves the dice", ", generator=generator", ""),
+        ("windows one too long", "s + context_length] for s in starts])\n    targets = torch.stack([ids[s + 1 : s + 1 + context_length]", "s + 1 + context_length] for s in starts])\n    targets = torch.stack([ids[s + 1 : s + 2 + context_length]"),
     ],
     "check_byte_fallback": [
         ("forgets the offset", "len(chars) + byte for", "byte for"),
@@ -31,6 +34,10 @@ WRONG = {
         ("stops at half a character", "errors=\"replace\"", ""),
         ("drops what it cannot read", "replace", "ignore"),
         ("spells every character in bytes", "[chars.index(char)] if char in chars else ", ""),
+        ("takes byte 0 for a character", "if i < len(chars)", "if i <= len(chars)"),
+        ("knows one vocabulary", "bytes([i - len(chars)])", "bytes([i - 4])"),
+        ("throws a whole run away for one bad byte", "return b\"\".join(parts).decode(errors=\"replace\")", "import re\n    return re.sub(b\"[\\x80-\\xff]+\", lambda run: run[0] if run[0].decode(errors=\"ignore\").encode() == run[0] else \"\\ufffd\".encode(), b\"\".join(parts)).decode()"),
+        ("gives bytes back", ".decode(errors=\"replace\")", ""),
     ],
     "check_pair_merge": [
         ("steps by one after a match", "i += 2 if found else 1", "i += 1"),
@@ -38,6 +45,7 @@ WRONG = {
         ("counts pairs side by side", "zip(ids, ids[1:])", "zip(ids[::2], ids[1::2])"),
         ("of equals the last", "max(counts, key=counts.get)", "max(reversed(counts), key=counts.get)"),
         ("forgets lists without a pair", "    if not counts: return list(ids)\n", ""),
+        ("counts a run of equals without overlap", "Counter(zip(ids, ids[1:]))", "Counter({p: n // 2 if p[0] == p[1] and n > 2 else n for p, n in Counter(zip(ids, ids[1:])).items()})"),
     ],
     # 02
     "check_surprise_units": [
@@ -72,6 +80,10 @@ WRONG = {
         ("the highest loss", "return min", "return max"),
         ("returns the loss", "return min(weights, key=lambda weight: counted_loss(smoothed(counts, simpler, weight), trial))", "return min(counted_loss(smoothed(counts, simpler, weight), trial) for weight in weights)"),
         ("leans on uniform", "counted_models(lessons, vocab_size)[\"frequencies\"]", "torch.tensor(1 / vocab_size)"),
+        ("holds back the first tenth", "lessons, trial = ids[:cut], ids[cut:]", "trial, lessons = ids[: len(ids) - cut], ids[len(ids) - cut :]"),
+        ("swaps lessons and trial", "lessons, trial = ids[:cut], ids[cut:]", "trial, lessons = ids[:cut], ids[cut:]"),
+        ("cuts in the middle", "len(ids) * 9 // 10", "len(ids) // 2"),
+        ("takes the trial's frequencies", "counted_models(lessons", "counted_models(trial"),
     ],
     "check_trigram_lm": [
         ("a shift that wraps around", "F.pad(idx[:, :-1], (1, 0), value=self.vocab_size)", "idx.roll(1, dims=1)"),
@@ -81,6 +93,9 @@ WRONG = {
         ("still a bigram", "before * self.vocab_size + idx", "idx"),
         ("adds a row for each character", "self.pair_table(before * self.vocab_size + idx)", "self.pair_table(before) + self.pair_table(idx + self.vocab_size + 1)"),
         ("a table that cannot learn", "nn.Embedding((vocab_size + 1) * vocab_size, vocab_size)", "torch.randn((vocab_size + 1) * vocab_size, vocab_size).__getitem__"),
+        ("hides the tables in a list", "self.pair_table = nn.Embedding((vocab_size + 1) * vocab_size, vocab_size)", "self.tables = [nn.Embedding((vocab_size + 1) * vocab_size, vocab_size)]\n        self.pair_table = lambda ids: self.tables[0](ids)"),
+        ("returns probabilities", "self.pair_table(before * self.vocab_size + idx)", "self.pair_table(before * self.vocab_size + idx).softmax(-1)"),
+        ("multiplies a row for each character", "self.pair_table(before * self.vocab_size + idx)", "self.pair_table(before) * self.pair_table(idx + self.vocab_size + 1)"),
     ],
     # 03
     "check_running_mean": [
@@ -91,6 +106,7 @@ WRONG = {
         ("totals over the windows", "cumsum(dim=1)", "cumsum(dim=0)"),
         ("forgets to divide", " / counts", ""),
         ("the future's mean", "x.cumsum(dim=1)", "x.flip(1).cumsum(dim=1)"),
+        ("changes its input", "x.cumsum(dim=1)", "x.cumsum_(dim=1)"),
     ],
     "check_score_variances": [
         ("takes a² for the variance of an even draw", "** 2 / 3", "** 2"),
@@ -109,6 +125,8 @@ WRONG = {
         ("masks the diagonal as well", "triu(1)", "triu()"),
         ("masks the scores with zeros", "-torch.inf", "0.0"),
         ("drops the mask", "scores.masked_fill(future, -torch.inf)", "scores"),
+        ("masks with a low number", "-torch.inf", "-100.0"),
+        ("multiplies by infinity", "scores.masked_fill(future, -torch.inf)", "(scores + future * -torch.inf)"),
     ],
     "check_biased_weights": [
         ("adds the bias to columns", "bias[back.clamp(min=0)]", "bias"),
@@ -137,6 +155,7 @@ WRONG = {
         ("forgets the weighted means", "num_heads * 2 *", "num_heads *"),
         ("forgets that every position pays", "making = length * parameters", "making = parameters"),
         ("turns the equation round", "1.5 * embed_dim", "embed_dim / 1.5"),
+        ("an equation with the head's width", "1.5 * embed_dim", "(embed_dim / num_heads) ** 2"),
     ],
     "check_merge_unmerge": [
         ("merges by view", "mixed.transpose(1, 2).flatten(2)", "mixed.reshape(mixed.shape[0], mixed.shape[2], -1)"),
@@ -145,6 +164,7 @@ WRONG = {
         ("takes apart by view", "x.unflatten(-1, (num_heads, -1)).transpose(1, 2)", "x.reshape(x.shape[0], num_heads, x.shape[1], -1)"),
         ("leaves the heads behind the positions", "x.unflatten(-1, (num_heads, -1)).transpose(1, 2)", "x.unflatten(-1, (num_heads, -1))"),
         ("cuts C into D and H", "x.unflatten(-1, (num_heads, -1)).transpose(1, 2)", "x.unflatten(-1, (-1, num_heads)).permute(0, 3, 1, 2)"),
+        ("mixes the batch", "mixed.transpose(1, 2).flatten(2)", "mixed.permute(2, 0, 1, 3).reshape(mixed.shape[0], mixed.shape[2], -1)"),
     ],
     "check_einsum_heads": [
         ("another letter for the keys' heads", "\"bhtd,bhsd->bhts\"", "\"bhtd,bgsd->bhts\""),
@@ -156,6 +176,9 @@ WRONG = {
         ("divides by the root of C", "q.shape[-1] ** 0.5", "x.shape[-1] ** 0.5"),
         ("forgets the future", "scores.masked_fill(future, -torch.inf)", "scores"),
         ("softmax along the wrong dimension", "softmax(dim=-1)", "softmax(dim=-2)"),
+        ("divides by the sum after the mask", "scores.masked_fill(future, -torch.inf).softmax(dim=-1)", "(late := scores.softmax(dim=-1).tril()) / late.sum(dim=-1, keepdim=True)"),
+        ("multiplies by infinity", "scores.masked_fill(future, -torch.inf)", "(scores + future * -torch.inf)"),
+        ("values made from the keys' matrices", "weights, v)", "weights, k)"),
     ],
     "check_grouped_attention": [
         ("repeats all the heads in turn", "repeat_interleave(shared, dim=1)", "repeat(1, shared, 1, 1)"),
@@ -163,6 +186,7 @@ WRONG = {
         ("repeats G times", "query.shape[1] // key.shape[1]", "key.shape[1]"),
         ("forgets the future", ", is_causal=True", ""),
         ("averages the queries of a group", "key = key.repeat_interleave(shared, dim=1)\n    value = value.repeat_interleave(shared, dim=1)", "query = query.unflatten(1, (-1, shared)).mean(dim=2)"),
+        ("does not divide the scores", "is_causal=True", "is_causal=True, scale=1"),
     ],
     "check_attend_in_tiles": [
         ("subtracts no maximum", "torch.maximum(highest, scores.max())", "torch.tensor(0.0)"),
@@ -173,6 +197,9 @@ WRONG = {
         ("forgets to divide at the end", "answer / total", "answer"),
         ("forgets to divide the scores", " / len(query) ** 0.5", ""),
         ("collects the tiles first", "in tiles:", "in list(tiles):"),
+        ("keeps the first tile's maximum", "torch.maximum(highest, scores.max())", "scores.max() if highest == -torch.inf else highest"),
+        ("takes the present tile's maximum", "torch.maximum(highest, scores.max())", "scores.max()"),
+        ("raises with the old maximum", "(scores - new).exp()", "(scores - highest).exp()"),
     ],
     # 05
     "check_forget": [
@@ -194,6 +221,7 @@ WRONG = {
         ("both layers read the same road", "x = x + attention(norm1(x))\n    return x + ", "return x + attention(norm1(x)) + "),
         ("norms on the road", "x + attention(norm1(x))", "norm1(x + attention(x))"),
         ("attention without its norm", "norm1(x)", "x"),
+        ("feed-forward before attention", "x = x + attention(norm1(x))\n    return x + feed_forward(norm2(x))", "x = x + feed_forward(norm1(x))\n    return x + attention(norm2(x))"),
     ],
     "check_rms_norm": [
         ("subtracts the mean, but divides by the RMS", "return x /", "return (x - x.mean(dim=-1, keepdim=True)) /"),
@@ -207,6 +235,12 @@ WRONG = {
         ("the small number outside the root", "(x.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()", "(x.square().mean(dim=-1, keepdim=True).sqrt() + 1e-5)"),
         ("begins as zeros", "torch.ones", "torch.zeros"),
         ("forgets the learnt vector", " * self.weight", ""),
+        ("counts dimensions from the front", "dim=-1", "dim=2"),
+        ("uses the parameter's numbers only", "self.weight\n", "self.weight.data\n"),
+        ("detaches the size", "+ 1e-5).sqrt()", "+ 1e-5).sqrt().detach()"),
+        ("adds the vector", "* self.weight", "+ self.weight"),
+        ("writes into x", "x / (x.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()", "x.div_((x.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt())"),
+        ("detaches x", "        return x", "        x = x.detach()\n        return x"),
     ],
     "check_road_growth": [
         ("adds the sizes", "(1 + 2 * num_blocks * added**2) ** 0.5", "1 + 2 * num_blocks * added"),
@@ -218,6 +252,7 @@ WRONG = {
         ("forgets to square the largest", "largest**2 - 1", "largest - 1"),
         ("forgets the beginning in the second", "largest**2 - 1", "largest**2"),
         ("divides the size by the number of turn-offs", "((largest**2 - 1) / (2 * num_blocks)) ** 0.5", "(largest - 1) / (2 * num_blocks)"),
+        ("adds the sizes, once a block", "(1 + 2 * num_blocks * added**2) ** 0.5", "1 + num_blocks * added"),
     ],
     "check_folded_norm": [
         ("scales the rows", "linear.weight.data * norm.weight.data", "linear.weight.data * norm.weight.data[:, None]"),
@@ -272,6 +307,7 @@ WRONG = {
         ("forgets the pairs", " + 4 * pairs", ""),
         ("forgets the output projection", "(11 + config.output_projection)", "11"),
         ("for one position", "return 2 * length * matrices + 4 * pairs", "return 2 * matrices + 4 * pairs / length"),
+        ("gives attention one head's width", "length * length * C", "length * length * C // config.num_heads"),
     ],
     "check_first_loss": [
         ("the logarithm of V only", " + embed_dim * std**2 / 2", ""),
@@ -299,6 +335,8 @@ WRONG = {
         ("the wave begins at step 0", "(step - warmup_steps) / max(1, steps - warmup_steps)", "step / steps"),
         ("a quarter of a wave", "(1 + math.cos(math.pi * fallen)) / 2", "math.cos(math.pi / 2 * fallen)"),
         ("a straight line", "(1 + math.cos(math.pi * fallen)) / 2", "(1 - fallen)"),
+        ("warms up from the final rate", "highest * (step + 1) / warmup_steps", "highest * (final_rate + (1 - final_rate) * step / (warmup_steps - 1))"),
+        ("warms up one step too long", "step < warmup_steps", "step <= warmup_steps"),
     ],
     "check_clip_together": [
         ("scales always", ".clamp(max=1)", ""),
@@ -306,6 +344,7 @@ WRONG = {
         ("cuts off every number", "gradient * factor for", "gradient.clamp(-longest, longest) for"),
         ("adds the lengths up", "for gradient in gradients]).norm()", "for gradient in gradients]).sum()"),
         ("changes what came in", "gradient * factor for", "gradient.mul_(factor) for"),
+        ("forgets the root", "]).norm()", "]).square().sum()"),
     ],
     "check_accumulate": [
         ("forgets to divide", " * (len(x) / len(inputs))", ""),
@@ -314,6 +353,7 @@ WRONG = {
         ("no zero_grad", "    model.zero_grad()\n", ""),
         ("returns the last part's loss", "return total", "return loss.item()"),
         ("one backward after the loop", "        loss.backward()\n        total += loss.item()\n    return total", "        total = total + loss\n    total.backward()\n    return total.item()"),
+        ("keeps every graph in the loss", "loss.item()", "loss"),
     ],
     "check_should_stop": [
         ("compares with the exam before", "        else: waited += 1", "        else: best, waited = loss, waited + 1"),
@@ -323,6 +363,10 @@ WRONG = {
         ("ignores least", "best - least", "best"),
         ("judges the training loss", "for _, loss in curve.validation()", "for loss in curve.column('train_loss')"),
         ("an equal loss counts", "loss < best", "loss <= best"),
+        ("compares with the exam that long ago", "    for _, loss in curve.validation():\n        if loss < best - least: best, waited = loss, 0\n        else: waited += 1\n    return waited >= patience", "    losses = [loss for _, loss in curve.validation()]\n    return len(losses) > patience and losses[-1] >= losses[-1 - patience] - least"),
+        ("compares the last few with all before", "    for _, loss in curve.validation():\n        if loss < best - least: best, waited = loss, 0\n        else: waited += 1\n    return waited >= patience", "    losses = [loss for _, loss in curve.validation()]\n    return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience]) - least"),
+        ("looks at the last exams only", "in curve.validation()", "in curve.validation()[-patience - 1 :]"),
+        ("stops at just that count", "waited >= patience", "waited == patience"),
     ],
     # 08
     "check_cache_cost": [
@@ -342,6 +386,7 @@ WRONG = {
         ("compares logits", "probs >= share * probs.max()", "logits >= share * logits.max()"),
         ("sets logits to zero", "    kept = probs.where(probs >= share * probs.max(), 0.0)\n    return kept / kept.sum()", "    return logits.where(probs >= share * probs.max(), 0.0).softmax(-1)"),
         ("more than, not at least", ">=", ">"),
+        ("forgets the softmax at the end", "kept = probs.where(probs >= share * probs.max(), 0.0)\n    return kept / kept.sum()", "return logits.where(probs >= share * probs.max(), -torch.inf)"),
     ],
     "check_penalised": [
         ("divides negative logits too", " if changed[i] > 0 else changed[i] * penalty", ""),
@@ -368,6 +413,10 @@ WRONG = {
         ("leaves out the start", "beams[0][1]", "beams[0][1][len(start):]"),
         ("keeps width of each text, not of all", "[:width]", "[: width * len(beams)]"),
         ("adds probabilities", "score + gain", "score + math.exp(gain)"),
+        ("goes on greedily after the first step", "    for _ in range(num_chars):\n        longer = [(score + gain, ids + [i]) for score, ids in beams for i, gain in enumerate(log_probs_after(ids).tolist())]\n        beams = sorted(longer, reverse=True)[:width]", "    for step in range(num_chars):\n        longer = [sorted(((score + gain, ids + [i]) for i, gain in enumerate(log_probs_after(ids).tolist())), reverse=True) for score, ids in beams]\n        beams = longer[0][:width] if step == 0 else sorted((texts[0] for texts in longer), reverse=True)"),
+        ("keeps two texts at most", "[:width]", "[: min(width, 2)]"),
+        ("keeps a share of each text", "beams = sorted(longer, reverse=True)[:width]", "each = len(longer) // len(beams)\n        beams = sorted((text for k in range(len(beams)) for text in sorted(longer[k * each : (k + 1) * each], reverse=True)[: max(1, width // len(beams))]), reverse=True)"),
+        ("returns the score as well", "beams[0][1]", "beams[0]"),
     ],
     # 09
     "check_ill_rows": [
@@ -392,6 +441,8 @@ WRONG = {
         ("train only after the exam", "        model.train()\n        windows", "        if step and step % 2 == 0: model.train()\n        windows"),
         ("takes out model.eval", "            model.eval()\n", ""),
         ("an exam after the first step", "step % 2 == 1", "step % 2 == 0 and step"),
+        ("holds its exams a step early", "if step % 2 == 1:", "if step % 2 == 0:"),
+        ("forgets backward", "        loss.backward()\n", ""),
     ],
     "check_copied_share": [
         ("a set of tensors", "tuple(train[i : i + n])", "train_ids[i : i + n]"),
@@ -404,6 +455,7 @@ WRONG = {
         ("pieces side by side in the training part", "range(len(train) - n + 1)", "range(0, len(train) - n + 1, n)"),
         ("counts a run's characters each time", "sum(copied) / len(exam)", "n * sum(tuple(exam[i : i + n]) in known for i in range(len(exam) - n + 1)) / len(exam)"),
         ("each character by itself", "tuple(exam[i : i + n]) in known", "set(exam[i : i + n]) <= set(train)"),
+        ("glues numbers together", "    known = {tuple(train[i : i + n]) for i", "    tuple = lambda run: ''.join(map(str, run))\n    known = {tuple(train[i : i + n]) for i"),
     ],
     "check_influence": [
         ("derivatives of the sum", "slopes.pow(2).sum((1, 3)).sqrt()", "slopes.sum(1).norm(dim=-1)"),
@@ -413,6 +465,7 @@ WRONG = {
         ("rows and columns exchanged", ".sqrt()", ".sqrt().T"),
         ("backward, which fills the weights' gradients too", "    slopes = torch.autograd.functional.jacobian(lambda x: layer(x[None])[0], x)  # (T, C, T, C)\n    return slopes.pow(2).sum((1, 3)).sqrt()", "    x, rows = x.requires_grad_(), []\n    for i in range(len(x)):\n        x.grad = None\n        layer(x[None])[0, i].sum().backward()\n        rows.append(x.grad.norm(dim=-1))\n    return torch.stack(rows)"),
         ("adds the wrong dimensions", "sum((1, 3))", "sum((0, 2))"),
+        ("wipes the gradients that were there", "slopes = torch", "layer.zero_grad()\n    slopes = torch"),
     ],
     # 10
     "check_intensities": [
@@ -439,6 +492,7 @@ WRONG = {
         ("forgets that it may never pay", " if saved > 0 else math.inf", ""),
         ("forgets that it may be slower", "if saved > 0", "if saved != 0"),
         ("divides by the old step", "step_seconds - step_seconds / gain", "step_seconds"),
+        ("rounds to the nearest", "math.ceil(cost / saved)", "round(cost / saved)"),
     ],
     "check_times_as_long": [
         ("one work after the other", "    turns = [{name: seconds_of(work) for name, work in works.items()} for _ in range(rounds)]\n", "    columns = {name: [seconds_of(work) for _ in range(rounds)] for name, work in works.items()}\n    turns = [{name: columns[name][i] for name in works} for i in range(rounds)]\n"),
@@ -450,6 +504,9 @@ WRONG = {
         ("the ratio of the medians", "statistics.median(turn[name] / turn[first] for turn in turns)", "statistics.median(turn[name] for turn in turns) / statistics.median(turn[first] for turn in turns)"),
         ("the shortest of each", "statistics.median(turn[name] / turn[first] for turn in turns)", "min(turn[name] for turn in turns) / min(turn[first] for turn in turns)"),
         ("seconds, not ratios", "turn[name] / turn[first]", "turn[name]"),
+        ("the smallest ratio", "statistics.median(", "min("),
+        ("the ratio upside down", "turn[name] / turn[first]", "turn[first] / turn[name]"),
+        ("an extra call in every round", "        wait()\n        began = clock()", "        work()\n        wait()\n        began = clock()"),
     ],
     "check_to_orthogonal": [
         ("cubes each number", "x @ x.mT @ x", "x**3"),
@@ -492,6 +549,9 @@ WRONG = {
         ("changes a copy and does not return it", "        return mixed\n", ""),
         ("never takes it out", "finally: replacing.remove()", "finally: pass"),
         ("forgets the decorator", "@contextmanager", ""),
+        ("clears all hooks", "replacing.remove()", "projection._forward_pre_hooks.clear()"),
+        ("leaves the model in evaluation mode", "with measuring, torch.no_grad(): model(idx)", "with measuring, torch.no_grad(): model.eval()(idx)"),
+        ("returns instead of yielding", "    try: yield model\n    finally: replacing.remove()", "    return model"),
     ],
     "check_by_chance": [
         ("more than, not at least", ">= real", "> real"),
@@ -504,6 +564,8 @@ WRONG = {
         ("groups of any size", "members[torch.randperm(len(members))]", "torch.rand(len(members)) < members.float().mean()"),
         ("both tails", "inner(group) >= real", "inner(group).abs() >= real.abs()"),
         ("shuffles what came in", "group = members[torch.randperm(len(members))]", "group = members.copy_(members[torch.randperm(len(members))])"),
+        ("never draws the group's own", "group = members[torch.randperm(len(members))]", "others = (~members).nonzero().flatten()\n        group = torch.zeros_like(members)\n        group[others[torch.randperm(len(others))[: int(members.sum())]]] = True"),
+        ("rolls the group along", "members[torch.randperm(len(members))]", "members.roll(int(torch.randint(1, len(members), ())))"),
     ],
     "check_who_said": [
         ("each part through the norm", "(parts - parts.mean(-1, keepdim=True)) / deviation * norm.weight @ head.weight.T", "norm(parts) @ head.weight.T"),
@@ -521,6 +583,8 @@ WRONG = {
         ("a layer without its norm", "layer(norm(x))", "layer(x)"),
         ("the norm's scale is lost", " * norm.weight", ""),
         ("the last norm is left out", "(parts - parts.mean(-1, keepdim=True)) / deviation * norm.weight", "parts"),
+        ("position first", "return torch.cat([shares,", "return torch.cat([shares[[1, 0, *range(2, len(shares))]],"),
+        ("forgets the norm's eps", " + norm.eps", ""),
     ],
     # 12
     "check_run_hours": [
@@ -531,6 +595,7 @@ WRONG = {
         ("multiplies by the utilisation", "(num_devices * rate * utilisation)", "(num_devices * rate) * utilisation"),
         ("predicts without the utilisation", "prediction = 33", "prediction = 13"),
         ("predicts for one GPU", "prediction = 33", "prediction = 270"),
+        ("predicts with the utilisation above", "prediction = 33", "prediction = 5.34"),
     ],
     "check_batch_gradient": [
         ("leaves the mean of means", "sum(windows * part for part, windows in zip(parts, num_windows) if windows > 0) / total", "sum(parts) / len(parts)"),
@@ -538,6 +603,7 @@ WRONG = {
         ("adds the sums and does not divide", " / total", ""),
         ("weighs, and averages once more", " / total", " / total / len(parts)"),
         ("leaves the empty process out, but does not weigh", "sum(windows * part for part, windows in zip(parts, num_windows) if windows > 0) / total", "sum(p for p, w in zip(parts, num_windows) if w) / sum(w > 0 for w in num_windows)"),
+        ("believes that the first process has windows", "    total = sum(num_windows)\n", "    total, _ = sum(num_windows), [part.clone() for part in gradients[0]]\n"),
     ],
     "check_my_windows": [
         ("each process has a seed of its own", "manual_seed(epoch)", "manual_seed(epoch + rank)"),
@@ -546,6 +612,9 @@ WRONG = {
         ("sets torch's own seed", "dice = torch.Generator().manual_seed(epoch)", "dice = torch.manual_seed(epoch)"),
         ("does not shuffle", "torch.randperm(num_windows, generator=dice)", "torch.arange(num_windows)"),
         ("shares out first and shuffles then", "return order[: num_windows // num_processes * num_processes][rank::num_processes]", "n = num_windows // num_processes\n    return torch.arange(rank, n * num_processes, num_processes)[torch.randperm(n, generator=dice)]"),
+        ("cuts before it shuffles", "torch.randperm(num_windows, generator=dice)", "torch.randperm(num_windows // num_processes * num_processes, generator=dice)"),
+        ("turns the list instead of shuffling it", "torch.randperm(num_windows, generator=dice)", "torch.arange(num_windows).roll(7 * epoch)"),
+        ("hands the same shares round", "return order[: num_windows // num_processes * num_processes][rank::num_processes]", "order = torch.randperm(num_windows, generator=torch.Generator().manual_seed(0))\n    return order[: num_windows // num_processes * num_processes][(rank + epoch) % num_processes :: num_processes].flip(0)"),
     ],
     "check_scaled_step": [
         ("divides in float16", "gradient.float() / scale", "(gradient / scale).float()"),
@@ -556,6 +625,11 @@ WRONG = {
         ("goes on counting after a bad step", "return weight, scale / 2, 0", "return weight, scale / 2, good"),
         ("doubles a step too late", "good == patience", "good > patience"),
         ("does not begin to count again", "scale * 2, 0)", "scale * 2, good)"),
+        ("asks the sum", "torch.isfinite(gradient).all()", "torch.isfinite(gradient.sum())"),
+        ("looks for plus infinity and NaN", "not torch.isfinite(gradient).all()", "(gradient == float('inf')).any() or gradient.isnan().any()"),
+        ("multiplies by lr in float16", "lr * gradient.float() / scale", "(lr * gradient).float() / scale"),
+        ("halves to a whole number", "scale / 2, 0", "scale // 2, 0"),
+        ("doubles before it steps", "    weight, good = weight - lr * gradient.float() / scale, good + 1\n    return (weight, scale * 2, 0) if good == patience else (weight, scale, good)", "    good += 1\n    if good == patience: scale, good = scale * 2, 0\n    return weight - lr * gradient.float() / scale, scale, good"),
     ],
     # 13
     "check_split_c_attn": [
@@ -566,6 +640,7 @@ WRONG = {
         ("forgets that .T only reads in another order", ".contiguous()", ""),
         ("takes the keys first", "list(zip(weight.T.contiguous().chunk(3), bias.chunk(3)))", "[list(zip(weight.T.contiguous().chunk(3), bias.chunk(3)))[i] for i in (1, 0, 2)]"),
         ("gives each the whole bias", "bias.chunk(3)", "[bias] * 3"),
+        ("returns layers", "return list(zip(weight.T.contiguous().chunk(3), bias.chunk(3)))", "return [torch.nn.Linear(len(weight), len(weight)) for _ in range(3)]"),
     ],
     "check_fitting_state": [
         ("replaces module. wherever it stands", "name.removeprefix(\"module.\")", "name.replace(\"module.\", \"\")"),
@@ -577,6 +652,8 @@ WRONG = {
         ("says nothing about what is unexpected", "sorted(state.keys() - wanted.keys())", "[]"),
         ("compares the shapes of names that only the file has", "sorted(wanted.keys() & state.keys()) if", "sorted(state.keys()) if"),
         ("thinks that as many numbers are the same shape", "if tuple(state[name].shape) != wanted[name]]", "if state[name].numel() != __import__('math').prod(wanted[name])]"),
+        ("strips letters, not a prefix", "name.removeprefix(\"module.\")", "name.lstrip(\"module.\")"),
+        ("returns the shapes", "    return state", "    return wanted"),
     ],
     "check_header_shapes": [
         ("believes the header's length", "if len(content) < 8 + length", "if length < 0"),
@@ -588,6 +665,9 @@ WRONG = {
         ("takes the metadata for a tensor", "header.pop(\"__metadata__\", None)", ""),
         ("leaves shapes as lists", "tuple(entry[\"shape\"])", "entry[\"shape\"]"),
         ("takes the last entry for the one that ends last", "max((entry[\"data_offsets\"][1] for entry in header.values()), default=0)", "list(header.values())[-1]['data_offsets'][1]"),
+        ("forgets the first eight bytes", "len(content) < 8 + length", "len(content) < length"),
+        ("adds up the bytes of all entries", "max((entry[\"data_offsets\"][1] for entry in header.values()), default=0)", "sum(entry['data_offsets'][1] - entry['data_offsets'][0] for entry in header.values())"),
+        ("thinks that there is always a tensor", ", default=0", ""),
     ],
     "check_shards": [
         ("counts numbers, not bytes", "tensor.nbytes", "tensor.numel()"),
@@ -605,6 +685,8 @@ WRONG = {
         ("says how many tensors, not how many files", "of-{len(parts):05}", "of-{len(state):05}"),
         ("lets the index name what was left out", "for name in part}", "for name in state}"),
         ("forgets the zeros in front", "{i:05}", "{i}"),
+        ("knows the tied head by its name", "if tensor.data_ptr() in seen: continue", "if name == 'head': continue"),
+        ("keeps the last name", "    for name, tensor in state.items():", "    for name, tensor in {t.data_ptr(): (n, t) for n, t in state.items()}.values():"),
     ],
     # 14
     "check_tokenizer_class": [
@@ -618,6 +700,9 @@ WRONG = {
         ("returns a list", "torch.tensor([self.id_of.get(char, 0) for char in text], dtype=torch.long)", "[self.id_of.get(char, 0) for char in text]"),
         ("lets torch choose the dtype of an empty text", "text], dtype=torch.long)", "text])"),
         ("decodes tensors only", "torch.as_tensor(ids, dtype=torch.long).tolist()", "ids.tolist()"),
+        ("counts on a long text", "\"\".join(sorted(kept))", "\"\".join(sorted(kept)[i] for i in range(vocab_size - 1))"),
+        ("tops up", "\"�\" + \"\".join(sorted(kept))", "(\"�\" + \"\".join(sorted(kept)) + \"\".join(map(chr, range(200, 300))))[:vocab_size]"),
+        ("does not join", "\"\".join(self.chars[i] for i in torch.as_tensor(ids, dtype=torch.long).tolist())", "[self.chars[i] for i in torch.as_tensor(ids, dtype=torch.long).tolist()]"),
     ],
     "check_attention_class": [
         ("forgets the scale", " / (C // self.num_heads) ** 0.5", ""),
@@ -642,6 +727,13 @@ WRONG = {
         ("adds an output projection", "self.dropout = nn", "self.projection = nn.Linear(embed_dim, embed_dim); self.dropout = nn"),
         ("dropout in evaluation", "self.dropout(scores", "nn.functional.dropout(scores"),
         ("keeps dropout 0", "nn.Dropout(dropout)", "nn.Dropout(0.0)"),
+        ("dropout on the answer", "self.dropout(scores.masked_fill(future, -torch.inf).softmax(dim=-1))\n        return (weights @ v).transpose(1, 2).reshape(B, T, C)", "scores.masked_fill(future, -torch.inf).softmax(dim=-1)\n        return self.dropout((weights @ v).transpose(1, 2).reshape(B, T, C))"),
+        ("dropout on the scores", "self.dropout(scores.masked_fill(future, -torch.inf).softmax(dim=-1))", "self.dropout(scores.masked_fill(future, -torch.inf)).softmax(dim=-1)"),
+        ("dropout on the values", "self.dropout(scores.masked_fill(future, -torch.inf).softmax(dim=-1))\n        return (weights @ v)", "scores.masked_fill(future, -torch.inf).softmax(dim=-1)\n        return (weights @ self.dropout(v))"),
+        ("PyTorch's own share", "nn.Dropout(dropout)", "nn.Dropout()"),
+        ("the share that stays", "nn.Dropout(dropout)", "nn.Dropout(1 - dropout)"),
+        ("a mask of a fixed size", "future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)", "future = torch.ones(C, C, dtype=torch.bool, device=x.device).triu(1)[:T, :T]"),
+        ("drops whole heads", "self.dropout(scores.masked_fill(future, -torch.inf).softmax(dim=-1))\n        return (weights @ v)", "scores.masked_fill(future, -torch.inf).softmax(dim=-1)\n        return (weights @ v * self.dropout(torch.ones(B, self.num_heads, 1, 1)))"),
     ],
     "check_block_class": [
         ("post-norm", "x = x + self.attention(self.norm1(x))\n        return x + self.feed_forward(self.norm2(x))", "x = self.norm1(x + self.attention(x))\n        return self.norm2(x + self.feed_forward(x))"),
@@ -661,6 +753,13 @@ WRONG = {
         ("forgets dropout in feed-forward", "return self.dropout(self.narrow(F.relu(self.widen(x))))", "return self.narrow(F.relu(self.widen(x)))"),
         ("dropout in evaluation", "return self.dropout(", "return F.dropout("),
         ("one norm under two names", "nn.LayerNorm(embed_dim), nn.LayerNorm(embed_dim)", "[nn.LayerNorm(embed_dim)] * 2"),
+        ("writes into x", "x = x + self.attention(self.norm1(x))\n        return x + self.feed_forward(self.norm2(x))", "x += self.attention(self.norm1(x))\n        x += self.feed_forward(self.norm2(x))\n        return x"),
+        ("writes over the road", "return x + self.feed_forward(self.norm2(x))", "x += self.feed_forward(self.norm2(x))\n        return x"),
+        ("dropout before narrow", "self.dropout(self.narrow(F.relu(self.widen(x))))", "self.narrow(self.dropout(F.relu(self.widen(x))))"),
+        ("PyTorch's own share", "nn.Dropout(dropout)", "nn.Dropout()"),
+        ("a share of its own for attention", "(embed_dim, num_heads, dropout)", "(embed_dim, num_heads, 0.1)"),
+        ("dropout on all that attention brings", "x = x + self.attention(self.norm1(x))", "x = x + self.feed_forward.dropout(self.attention(self.norm1(x)))"),
+        ("the library's feed-forward", "self.feed_forward = FeedForward(embed_dim, dropout)", "from minigpt_course.block import FeedForward as Theirs; self.feed_forward = Theirs(embed_dim, dropout)"),
     ],
     "check_gpt_class": [
         ("forgets the positions", " + self.position_table.weight[: idx.shape[1]]", ""),
@@ -684,5 +783,10 @@ WRONG = {
         ("all heads in one", "Block(C, config.num_heads", "Block(C, 1"),
         ("does not keep the configuration", "self.config, C = config, config.embed_dim", "C = config.embed_dim"),
         ("scales the embedding", "self.token_table(idx) +", "self.token_table(idx) * self.config.embed_dim**0.5 +"),
+        ("dropout on the logits", "self.lm_head(self.norm(self.blocks(self.dropout(x))))", "self.dropout(self.lm_head(self.norm(self.blocks(x))))"),
+        ("dropout behind the blocks", "self.lm_head(self.norm(self.blocks(self.dropout(x))))", "self.lm_head(self.norm(self.dropout(self.blocks(x))))"),
+        ("dropout on the characters only", "self.token_table(idx) + self.position_table.weight[: idx.shape[1]]\n        return self.lm_head(self.norm(self.blocks(self.dropout(x))))", "self.dropout(self.token_table(idx)) + self.position_table.weight[: idx.shape[1]]\n        return self.lm_head(self.norm(self.blocks(x)))"),
+        ("PyTorch's own share", "nn.Dropout(config.dropout)", "nn.Dropout()"),
+        ("a share of its own in the blocks", "config.num_heads, config.dropout)", "config.num_heads, 0.1)"),
     ],
 }
