@@ -30,7 +30,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
     notebook = nbformat.read(path, as_version=4)
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(COURSE)}},
-                            extra_arguments=["--log-level=ERROR"], coalesce_streams=True)
+                            extra_arguments=["--log-level=ERROR"], coalesce_streams=True, store_widget_state=False)
     started = time.perf_counter()
     with tqdm(total=len(code), desc=path.stem.ljust(14), unit="cell", bar_format="{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} cells, {elapsed}") as bar:
         client.on_cell_executed = lambda cell, cell_index, **_: bar.update(notebook.cells[cell_index].cell_type == "code")
