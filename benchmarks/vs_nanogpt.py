@@ -130,7 +130,7 @@ def table(rows: list[dict[str, float]], machine: str) -> str:
         values = [row[name] for row in rows]
         if math.isinf(max(values)): return "not reached" if math.isinf(min(values)) else f"not by all seeds ({min(values):.{digits}f} at best)"
         return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-    lines = ["| recipe | ends at (nats per character) | its time | the level after |", "|---|---|---|---|", f"| nanoGPT | {spread('nanoGPT loss', 3)} | 1 ({statistics.median(row['nanoGPT seconds'] for row in rows):.0f} s) | |"]
+    lines = ["| recipe | ends at (nats per character) | its time | reaches the level (see below) after |", "|---|---|---|---|", f"| nanoGPT | {spread('nanoGPT loss', 3)} | 1 ({statistics.median(row['nanoGPT seconds'] for row in rows):.0f} s) | |"]
     for name in RECIPES: lines.append(f"| ours: {name} | " + " | ".join(spread(f"{name}: {what}", 3) for what in ("loss", "seconds", "to the level")) + " |")
     return "\n".join([*lines, "", f"The level of a sprint is nanoGPT's last loss, that of the long run {LEVEL}. Medians over {len(rows)} seeds, with the lowest and the highest; times in units of nanoGPT's; {machine}."])
 

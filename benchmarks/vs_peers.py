@@ -77,7 +77,7 @@ def generation(size: GPTConfig) -> dict[str, Callable]:
 
 
 def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
-    "Seconds of each, and what share of the machine's peak our training reaches."
+    "Seconds of each, a step or a text, and what share of the machine's peak our training reaches."
     size, windows = SIZES[name]
     torch.manual_seed(0)
     text = torch.randint(size.vocab_size, (windows, size.context_length + 1))
@@ -87,12 +87,13 @@ def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
     steps = in_turns({who: lambda step=step: [step() for _ in range(repeats)] for who, step in training(size, inputs, targets).items()}, rounds)
     peaks.append(matrix_product_rate())
     shares = {who: training_flops(size) * inputs.numel() * repeats / steps[who] / max(peaks) for who in ("ours", "ours, by window")}
+    steps = {who: seconds / repeats for who, seconds in steps.items()}
     return {f"training, {name}": steps, f"generation, {name}": in_turns(generation(size), max(3, rounds // 8)), f"share of the peak, {name}": shares}
 
 
 def table(figures: dict) -> str:
     "Ratios as Markdown."
-    lines = ["| the same work, how many times as fast | nanoGPT | transformers | ours | ours, by window |", "|---|---|---|---|---|"]
+    lines = ["| models of one size, how many times as fast | nanoGPT | transformers | ours | ours, by window |", "|---|---|---|---|---|"]
     for what, seconds in figures["seconds"].items():
         if "nanoGPT" in seconds: lines.append(f"| {what} | 1 | " + " | ".join(f"{seconds['nanoGPT'] / seconds[who]:.2f}" if who in seconds else "" for who in ("transformers", "ours", "ours, by window")) + " |")
     shares = [f"{what.split(', ')[1]}: **{share['ours']:.0%}**, by window {share['ours, by window']:.0%}" for what, share in figures["seconds"].items() if "share" in what]
