@@ -82,7 +82,7 @@ def reporter(folder: Path, tokenizer, prompt: str):
     "What is shown and kept along the way: after each exam its loss, a sample, and the curve so far."
     def look(model: GPT, curve: LearningCurve) -> None:
         step, loss = curve.column("step")[-1], curve.column("validation_loss")[-1]
-        if loss != loss: return
+        if loss != loss: return  # nan: there was no exam at this step
         sample = continue_text(model, tokenizer, prompt, 200, temperature=0.8, seed=0)
         tqdm.write(f"step {step}: validation loss {loss:.4f}\n{sample}\n")
         path, heading = folder / "samples.txt", f"--- step {step}, validation loss "
@@ -137,7 +137,9 @@ def export(
 # %% ../nbs/13_share.ipynb #13-061
 def main() -> None:
     "The command `minigpt`."
-    try: app()
+    for output in sys.stdout, sys.stderr:
+        if hasattr(output, "reconfigure"): output.reconfigure(errors="replace")  # a terminal that cannot show a character shows another
+    try: app(prog_name="minigpt")
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         text = str(error).replace("resume=True", "--resume").replace("another run_dir", "another --run-dir").replace("as run_dir", "as --run-dir")
         if getattr(error, "name", None) in ("transformers", "tokenizers"): text = f"{error}: pip install 'minigpt_course[share]'"

@@ -136,6 +136,9 @@ def loss_ladder(
     "Every model so far as a rung on the ruler of landmarks (nats per character on the held-out part; lower is better)."
     landmarks, models = ladder["landmarks"], ladder["models"]
     fig, ax = plt.subplots(figsize=(9, 2.0 + 0.36 * len(models)))
+    if not landmarks:
+        ax.text(0, 0.5, "No marks yet: notebook 02 makes the landmarks, and each notebook from 02 to 07 adds a model."), ax.axis("off")
+        return ax
     for name, loss in landmarks.items():
         ax.axvline(loss, color=GREY, linestyle=":", linewidth=1)
         ax.annotate(f"{name} {loss:.2f}", (loss, 1), xycoords=("data", "axes fraction"), rotation=40, fontsize=8, color=GREY, va="bottom")
@@ -473,9 +476,9 @@ def roofline(
     ax.plot(intensities, np.minimum(peak, bandwidth * intensities), color=GREY, linewidth=2.5)
     ax.axvline(peak / bandwidth, color=GREY, linestyle=":", linewidth=1)
     ax.text(peak / bandwidth * 0.92, peak / 3e3, "waits for memory", ha="right", color=GREY), ax.text(peak / bandwidth * 1.08, peak / 3e3, "waits for arithmetic", color=GREY)
-    for name, (intensity, rate) in dots.items():
+    for i, (name, (intensity, rate)) in enumerate(dots.items()):
         ax.plot(intensity, rate, "o", color=BLUE)
-        ax.annotate(name, (intensity, rate), (6, -10), textcoords="offset points", fontsize=8)
+        ax.annotate(name, (intensity, rate), (6, -10 - 14 * (i % 2)), textcoords="offset points", fontsize=8)
     ax.set(xscale="log", yscale="log", xlabel="arithmetic intensity (operations for each byte moved)", ylabel="operations a second", ylim=(peak / 5e3, 2 * peak), title="The roofline of this machine")
     return ax
 
@@ -527,9 +530,11 @@ def batch_rates(
     fig, ax = plt.subplots(figsize=(7, 3.6))
     sizes = list(rates)
     ax.plot(sizes, list(rates.values()), "o-", color=BLUE)
-    ax.plot(sizes, [rates[sizes[0]] * n / sizes[0] for n in sizes], color=GREY, linestyle="--", linewidth=1)
+    ax.plot(sizes, [rates[sizes[0]] * n / sizes[0] for n in sizes], color=GREY, linestyle="--", linewidth=1, label="if each further window were free")
     ax.set(xscale="log", yscale="log", ylim=(0.7 * min(rates.values()), 2 * max(rates.values())), xlabel="windows in a batch", ylabel="characters a second", title="Larger batches are faster, up to a point")
-    ax.set_xticks(sizes, sizes), ax.minorticks_off()
+    ax.set_xticks(sizes, sizes), ax.minorticks_off(), ax.legend(fontsize=8)
+    ticks = [step * 10**power for power in range(1, 9) for step in (1, 2, 5) if ax.get_ylim()[0] < step * 10**power < ax.get_ylim()[1]]
+    ax.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     return ax
 
 # %% ../nbs/10_speed.ipynb #10-056
@@ -541,13 +546,12 @@ def singular_values(
     fig, ax = plt.subplots(figsize=(8, 3.4))
     for rounds, values in by_rounds.items():
         shade = plt.get_cmap(PROBABILITY)(0.9 * rounds / max(by_rounds))
-        ax.plot(range(1, len(values) + 1), np.asarray(values), color=shade, label=f"{rounds} rounds" if rounds else "scaled only")
-        ax.text(len(values) + 0.7, float(values[-1]), str(rounds), color=shade, fontsize=8, va="center")
+        ax.plot(range(1, len(values) + 1), np.asarray(values), color=shade, label=f"{rounds} round{'s' * (rounds > 1)}" if rounds else "scaled only")
     ax.axhline(1, color=GREY, linestyle=":", linewidth=1)
     ax.set(xlabel="singular value, largest first", ylabel="its size", title="Each round lifts the small ones"), ax.legend(fontsize=8)
     return ax
 
-# %% ../nbs/10_speed.ipynb #10-063
+# %% ../nbs/10_speed.ipynb #10-065
 @in_style
 def loss_by_seconds(
     races: list[dict[str, list[tuple[float, float]]]],  # one a seed: optimiser to (seconds, held-out loss)
@@ -683,8 +687,8 @@ def machine_hours(
         ax.plot([hours[name] / 2, hours[name] * 2], [y, y], color=BLUE, alpha=0.3, linewidth=9, solid_capstyle="butt")
         ax.plot(hours[name], y, "|", color=BLUE, markersize=16, markeredgewidth=3)
         ax.annotate(f"{hours[name]:.1f} h" if hours[name] >= 1 else f"{hours[name] * 60:.1f} min", (hours[name] * 2.3, y), va="center")
-    for at, unit in (1 / 60, "a minute"), (1, "an hour"), (24, "a day"): ax.axvline(at, color=GREY, linestyle=":", linewidth=1), ax.text(at, len(names) - 0.4, unit, color=GREY, ha="center", fontsize=8)
-    ax.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel="hours", ylim=(-0.6, len(names) - 0.2))
+    for at, unit in (1 / 60, "a minute"), (1, "an hour"), (24, "a day"): ax.axvline(at, color=GREY, linestyle=":", linewidth=1), ax.text(at, len(names) - 0.4, unit, color=GREY, ha="center", fontsize=8, backgroundcolor="white")
+    ax.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel="hours", ylim=(-0.6, len(names) - 0.2), xlim=(min(hours.values()) / 4, 12 * max(hours.values())))
     ax.set_title(title, pad=14)
     return ax
 
@@ -692,23 +696,23 @@ def machine_hours(
 @in_style
 def gradient_sizes(
     gradients,  # their absolute values, none zero
-    smallest: float,  # what the number format can still tell from zero
+    smallest: float,  # below this the number format has only zero
     normal: float,  # from where on it has all its digits
     scale: float = 65536.0,  # the loss is multiplied by this
 ):
     "How large gradients are, before and after the loss is scaled, and what float16 can hold."
     fig, ax = plt.subplots(figsize=(9, 3.2))
-    bins = np.logspace(-14, 4, 110)
+    bins = np.logspace(-14, 7, 130)
     ax.hist(np.asarray(gradients), bins, color=BLUE, alpha=0.8, label="gradients")
     ax.hist(np.asarray(gradients) * scale, bins, color=ORANGE, alpha=0.8, label=f"of the loss times {scale:,.0f}")
-    ax.axvspan(1e-14, smallest, color=GREY, alpha=0.35), ax.axvspan(smallest, normal, color=GREY, alpha=0.15)
+    for low, high, alpha in (1e-14, smallest, 0.35), (smallest, normal, 0.15), (65504, 1e8, 0.35): ax.axvspan(low, high, color=GREY, alpha=alpha, zorder=0, linewidth=0)
     top = ax.get_ylim()[1]
-    for at, text, side in (smallest, "zero in float16 ", "right"), (normal, "digits lost ", "right"): ax.text(at, top, text, ha=side, va="top", fontsize=8)
-    ax.set(xscale="log", xlim=(1e-13, 1e4), xlabel="size of a gradient", ylabel="how many", yticks=[])
+    for at, text, side in (smallest, "zero in float16 ", "right"), (normal, "digits lost ", "right"), (65504, " infinite", "left"): ax.text(at, top, text, ha=side, va="top", fontsize=8)
+    ax.set(xscale="log", xlim=(1e-13, 1e7), xlabel="size of a gradient", ylabel="how many (no scale)", yticks=[])
     ax.legend()
     return ax
 
-# %% ../nbs/12_scale.ipynb #12-044
+# %% ../nbs/12_scale.ipynb #12-046
 @in_style
 def curve_differences(
     differences: dict[str, list[float]],  # name to relative difference at each step
@@ -723,7 +727,7 @@ def curve_differences(
     ax.legend()
     return ax
 
-# %% ../nbs/12_scale.ipynb #12-065
+# %% ../nbs/12_scale.ipynb #12-067
 @in_style
 def reference_curves(
     validations: dict[str, list[tuple[int, float]]],  # name of a run to its (step, validation loss)

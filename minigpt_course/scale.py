@@ -65,7 +65,7 @@ def process_group(
     else:
         device = device or choose_device()
         if device.type == "cuda": torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")  # how GPUs talk, how processors talk
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")  # two libraries for talking: one between GPUs, one between processors
         yield
         dist.destroy_process_group()  # not after an error: then the others do not answer any more
 
@@ -85,8 +85,8 @@ class Group(Engine):
     def from_first(self, content: bytes | None) -> bytes | None:
         if self.num_processes == 1: return content
         length = torch.tensor(-1 if content is None else len(content), device=self.device)
-        dist.broadcast(length, 0)
-        if length < 0: return None
+        dist.broadcast(length, 0)  # process 0's becomes everybody's
+        if length < 0: return None  # it had nothing to send
         data = torch.frombuffer(bytearray(content or bytes(int(length))), dtype=torch.uint8).to(self.device)
         dist.broadcast(data, 0)
         return data.cpu().numpy().tobytes()
@@ -103,6 +103,7 @@ class DeviceEngine(Group):
         return nn.parallel.DistributedDataParallel(model) if self.num_processes > 1 else model
 
     def step(self, network, optimizer, inputs: Tensor, targets: Tensor, grad_clip: float) -> tuple[float, float]:
+        # `train` has just rolled this step's seed in every process; all but the first move on from it
         if self.rank: torch.manual_seed((torch.initial_seed() + self.rank * 1_000_000_007) % 2**32)  # the others' dropout is not the first one's
         mine = slice(self.rank, None, self.num_processes)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
@@ -117,7 +118,7 @@ class DeviceEngine(Group):
     def state_dict(self) -> dict: return self.scaler.state_dict()
     def load_state_dict(self, state: dict) -> None: self.scaler.load_state_dict(state or self.scaler.state_dict())  # a run in another precision has kept none
 
-# %% ../nbs/12_scale.ipynb #12-047
+# %% ../nbs/12_scale.ipynb #12-049
 class MappedIds:
     "Ids in a file, fetched where they are asked for: `ids[places]` is a tensor of the places' shape."
     def __init__(self, path: Path, dtype: str, length: int): self.path, self.dtype, self.length = path, dtype, length
@@ -126,7 +127,7 @@ class MappedIds:
         mapped = np.memmap(self.path, self.dtype, "r", shape=(self.length,))  # opened anew, or every page ever read would stay in memory
         return torch.from_numpy(mapped[places.numpy()].astype(np.int64))
 
-# %% ../nbs/12_scale.ipynb #12-050
+# %% ../nbs/12_scale.ipynb #12-052
 def write_ids(
     path: str | Path,  # a UTF-8 text file of any length
     folder: str | Path,  # where the ids are kept
@@ -153,7 +154,7 @@ def write_ids(
     about = {"name": Path(path).name, "sha256": digest.hexdigest(), "length": length, "dtype": dtype, "chars": tokenizer.chars}
     write_atomically(folder / "ids.json", json.dumps(about).encode())
 
-# %% ../nbs/12_scale.ipynb #12-051
+# %% ../nbs/12_scale.ipynb #12-053
 class IdFile:
     "A text as a file of ids, where a `Corpus` is wanted. `ValueError` if the file is not what `write_ids` wrote."
     def __init__(self, folder: str | Path):
@@ -174,7 +175,7 @@ class IdFile:
         if tokenizer.chars != self.tokenizer.chars: raise ValueError(f"{self.name} was encoded with other characters: leave the tokenizer out, or write the ids again")
         return self.train, self.held_out
 
-# %% ../nbs/12_scale.ipynb #12-052
+# %% ../nbs/12_scale.ipynb #12-054
 LARGE = 200_000_000  # bytes of text that are still held in memory
 
 
@@ -196,10 +197,10 @@ def open_corpus(
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         if not (ids / "ids.json").is_file(): write_ids(source, ids)
         elif IdFile(ids).sha256 != text_digest(source): raise ValueError(f"{run_dir} holds the ids of another text than {source}: choose another run_dir")
-    engine.anyone(False)  # the others wait here
+    engine.anyone(False)  # a question that is answered only when all have asked: the others wait here
     return IdFile(ids)
 
-# %% ../nbs/12_scale.ipynb #12-058
+# %% ../nbs/12_scale.ipynb #12-060
 def assemble(
     story: str,  # Markdown; what stands between ```python and ``` becomes a code cell, and "# files" in one becomes the files
     files: dict[str, str],  # path to content
@@ -217,7 +218,7 @@ def assemble(
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return {"cells": [cell for cell in cells if cell["source"]], "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}
 
-# %% ../nbs/12_scale.ipynb #12-061
+# %% ../nbs/12_scale.ipynb #12-063
 def reference_band(
     validations: list[list[tuple[int, float]]],  # of each reference run: (step, validation loss)
 ) -> dict[int, tuple[float, float]]:  # step to the lowest and highest loss that is right
@@ -241,12 +242,12 @@ def judge(
     if not exams: return "no exam of this run is at a step of the reference: it cannot be judged"
     outside = [(step, loss) for step, loss in exams if not band[step][0] <= loss <= band[step][1]]
     if not outside: return f"inside the reference band at all {len(exams)} exams"
-    step, loss = outside[0]
-    low, high = band[step]
+    (step, loss), (low, high) = outside[0], band[outside[0][0]]
     return (f"outside the reference band at {len(outside)} of {len(exams)} exams, first at step {step}: {loss:.3f}, where the band is {low:.3f} to {high:.3f} "
-            + ("(it learns more slowly: look at the learning rate, and whether all processes average)" if not loss < low else "(it is better than it should be: look for a leak)"))
+            + ("(it is better than it should be: look for a leak)" if loss < low else
+               "(it does not begin like the reference: look at the text, the vocabulary and the first weights)" if step == 0 else "(it learns more slowly: look at the learning rate, and whether all processes average)"))
 
-# %% ../nbs/12_scale.ipynb #12-063
+# %% ../nbs/12_scale.ipynb #12-065
 def run_notes(
     corpus: Corpus,
     model_config: GPTConfig,
@@ -262,7 +263,7 @@ def run_notes(
     return {"corpus": corpus.name, "corpus sha256": corpus.sha256, "parameters": sum(parameter_ledger(model_config).values()), "dropout": model_config.dropout,
             "steps": config.steps, "batch size": config.batch_size, "learning rate": config.learning_rate, "seed": config.seed} | made_by
 
-# %% ../nbs/12_scale.ipynb #12-064
+# %% ../nbs/12_scale.ipynb #12-066
 def read_notes(
     path: str | Path,  # a learning curve's CSV file
 ) -> dict[str, str]:

@@ -141,7 +141,8 @@ def operations(
     work()
     with torch.profiler.profile(activities=activities) as profiler:
         for _ in range(times): work()
-    own = {event.key: event.self_device_time_total if torch.cuda.is_available() else event.self_cpu_time_total for event in profiler.key_averages()}
+    rows = [event for event in profiler.key_averages() if event.device_type == torch.autograd.DeviceType.CPU]  # a GPU's kernels are listed once more by themselves
+    own = {event.key: event.self_device_time_total if torch.cuda.is_available() else event.self_cpu_time_total for event in rows}
     return {name: value / sum(own.values()) for name, value in sorted(own.items(), key=lambda item: -item[1]) if value}
 
 
@@ -157,7 +158,7 @@ def lone_threads(
     "Threads in which PyTorch shares out nothing: each does its operations by itself."
     usual, pool, all_here = torch.get_num_threads(), ThreadPoolExecutor(count), threading.Barrier(count)
     def alone(_):
-        torch.get_num_threads(), torch.set_num_threads(1)  # asked first, or PyTorch would set the number anew at the first operation
+        torch.get_num_threads(), torch.set_num_threads(1)  # the question makes PyTorch set up this thread; a number that was set before would be overwritten then
         all_here.wait()  # so that each thread does this once
     list(pool.map(alone, range(count)))
     torch.set_num_threads(usual)  # threads made later go by the last call, whoever made it
@@ -204,7 +205,7 @@ def orthogonalize(
         x = torch.baddbmm(x, inner, x, beta=3.4445)  # 3.4445 x + inner @ x
     return x.mT if tall else x
 
-# %% ../nbs/10_speed.ipynb #10-059
+# %% ../nbs/10_speed.ipynb #10-061
 class Muon(torch.optim.AdamW):
     "AdamW, but the groups with a number `muon` take steps whose small singular values are lifted towards one (Jordan and others 2024), `muon` times as long as AdamW's."
     @torch.no_grad()
@@ -229,7 +230,7 @@ class Muon(torch.optim.AdamW):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_((step.mT if tall else step).flatten(0, 1), alpha=-length)
         super().step()
 
-# %% ../nbs/10_speed.ipynb #10-060
+# %% ../nbs/10_speed.ipynb #10-062
 class MuonEngine(Engine):
     "Trains with Muon for the matrices of the blocks, and AdamW for the rest: `train(..., engine=MuonEngine())`. A resumed run keeps the numbers that it was begun with."
     def __init__(

@@ -264,10 +264,10 @@ def export_explorer() -> Control:
         torch.manual_seed(0)
         model = GPT(GPTConfig(vocab_size, 32, width, 4, 2, 0.0, projection, activation, tied))
         torch.nn.init.normal_(model.lm_head.bias)
-        rows = [("token_table", "as it is", "wte"), ("position_table", "as it is", "wpe"), ("attention.qkv", "turned, bias zero", "attn.c_attn"),
-                ("attention.projection" if projection else "(none)", "turned" if projection else "the identity", "attn.c_proj"), ("feed_forward", "turned", f"mlp, {activation}"),
+        rows = [("token_table", "as it is", "wte"), ("position_table", "as it is", "wpe"), ("attention.qkv", "transposed, bias zero", "attn.c_attn"),
+                ("attention.projection" if projection else "(none)", "transposed" if projection else "the identity", "attn.c_proj"), ("feed_forward", "transposed", f"mlp, {activation}"),
                 ("norm1, norm2", "as they are", "ln_1, ln_2"), ("lm_head.weight", "shared with wte" if tied else "as it is", "lm_head.weight"), ("norm, lm_head.bias", "the bias absorbed", "ln_f")]
-        try: return plot.gpt2_map(rows, f"exact: {sum(weight.numel() for weight in gpt2_weights(model).values()):,} numbers", True)
+        try: return plot.gpt2_map(rows, f"exact: a GPT-2 of {sum(weight.numel() for weight in gpt2_weights(model).values()):,} numbers gives the same logits", True)
         except ValueError as error: return plot.gpt2_map(rows, str(error), False)
     choose = lambda name, *options: ipywidgets.Dropdown(options=options, description=name)
     return Control(draw, vocab_size=choose("characters", 77, 20, 200), width=choose("width", 96, 64, 384), projection=choose("projection", False, True),

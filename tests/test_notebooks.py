@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import small_gpt
-from minigpt_course import diagnose, widgets
+from minigpt_course import diagnose, plot, widgets
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.text import CharTokenizer, load_corpus
 from minigpt_course.train import LearningCurve, TrainConfig, train
@@ -71,6 +71,10 @@ def test_every_link_to_a_file_of_the_project_leads_somewhere(page):
 @NOTEBOOKS
 def test_no_cell_is_longer_than_25_lines(notebook):
     assert {cell["number"]: len(cell["lines"]) for cell in code_cells(notebook) if len(cell["lines"]) > 25} == {}
+
+
+def test_a_notebook_opened_alone_says_where_the_marks_come_from():
+    assert "No marks yet" in plot.loss_ladder({"landmarks": {}, "models": {}}).texts[0].get_text()
 
 
 # controls

@@ -466,12 +466,13 @@ def test_a_band_needs_two_references(references):
 @pytest.mark.parametrize("validation, verdict", [
     ([(0, 4.0), (100, 2.1)], "inside the reference band at all 2 exams"),
     ([(0, 4.0), (50, 9.0), (100, 2.1)], "inside the reference band at all 2 exams"),
+    ([(0, 4.4), (100, 2.0)], r"outside the reference band at 1 of 2 exams, first at step 0: 4.400, .*\(it does not begin like the reference: .*\)"),
     ([(0, 4.0), (100, 3.0)], r"outside the reference band at 1 of 2 exams, first at step 100: 3.000, .*\(it learns more slowly: .*\)"),
     ([(0, 3.5), (100, 1.0)], r"outside the reference band at 2 of 2 exams, first at step 0: 3.500, where the band is 3.990 to 4.010 \(it is better than it should be: .*\)"),
     ([(100, math.nan)], "outside the reference band at 1 of 1 exams.*"),
     ([(50, 2.0)], "no exam of this run is at a step of the reference: it cannot be judged"),
     ([], "no exam of this run is at a step of the reference: it cannot be judged"),
-], ids=["inside", "an exam more", "above", "below", "not a number", "no common step", "no exam"])
+], ids=["inside", "an exam more", "begins too high", "above", "below", "not a number", "no common step", "no exam"])
 def test_a_run_is_judged_by_its_references(validation, verdict): assert re.fullmatch(verdict, judge(validation, reference_band(REFERENCES)))
 
 
