@@ -84,10 +84,10 @@ def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
     inputs, targets = text[:, :-1].contiguous(), text[:, 1:].contiguous()
     repeats = 10 if name == "laptop" else 1
     peaks = [matrix_product_rate()]
-    steps = in_turns({who: lambda step=step: [step() for _ in range(repeats)] for who, step in training(size, inputs, targets).items()}, rounds)
+    times = in_turns({who: lambda step=step: [step() for _ in range(repeats)] for who, step in training(size, inputs, targets).items()}, rounds)
+    steps = {who: seconds / repeats for who, seconds in times.items()}
     peaks.append(matrix_product_rate())
-    shares = {who: training_flops(size) * inputs.numel() * repeats / steps[who] / max(peaks) for who in ("ours", "ours, by window")}
-    steps = {who: seconds / repeats for who, seconds in steps.items()}
+    shares = {who: training_flops(size) * inputs.numel() / steps[who] / max(peaks) for who in ("ours", "ours, by window")}
     return {f"training, {name}": steps, f"generation, {name}": in_turns(generation(size), max(3, rounds // 8)), f"share of the peak, {name}": shares}
 
 

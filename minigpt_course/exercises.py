@@ -20,7 +20,7 @@ __all__ = ['Verdict', 'Wrong', 'Unanswered', 'expect', 'ask', 'ask_with', 'same'
            'loses_nothing', 'check_scaled_step', 'check_split_c_attn', 'refusal', 'names_what_is_wrong',
            'check_fitting_state', 'tensor_file', 'broken_files', 'check_header_shapes', 'layout_of', 'tensors_of',
            'limited_sizes', 'shared_memory', 'check_shards', 'own_class', 'same_tokens', 'check_tokenizer_class',
-           'take_weights', 'places', 'calm_output', 'agree', 'looks_ahead', 'forgets', 'drops', 'drops_weights',
+           'take_weights', 'places', 'calm_output', 'agree', 'looks_ahead', 'forgets', 'fate', 'drops', 'drops_weights',
            'attention_slips', 'check_attention_class', 'block_slips', 'drops_in_part', 'check_block_class', 'gpt_slips',
            'begins_and_learns', 'forgets_in_place', 'check_gpt_class']
 
@@ -1461,7 +1461,7 @@ def mean_head_trial(
     foreign = model.blocks[block].attention.projection.register_forward_pre_hook(lambda layer, inputs: None)  # of somebody else
     before, manager = traces(model, text), ask(mean_head, model, block, head, idx)
     if getattr(manager, "gen", 0) is None: raise Unanswered
-    expect(inspect.isgenerator(getattr(manager, "gen", (_ for _ in ()))), "the function needs a yield: what stands before it is done at the beginning of the with, what stands behind it at the end")
+    expect(not hasattr(manager, "gen") or inspect.isgenerator(manager.gen), "the function needs a yield: what stands before it is done at the beginning of the with, what stands behind it at the end")
     expect(hasattr(manager, "__enter__"), f"mean_head gives a {type(manager).__name__}, which with cannot use: the line @contextmanager stands above the def, and the function has a yield")
     def read(text):
         with mean_head(model, block, head, idx) as inside: return inside, model(text).detach()
@@ -2120,6 +2120,16 @@ def forgets(module: nn.Module, inputs, where: str) -> None:
     expect(not silent, f"no gradient reaches {', '.join(silent[:3])}: is it used, and without detach?")
 
 # %% ../nbs/exercises.ipynb #ex-151
+def fate(
+    trained: torch.Tensor,  # (..., C) in training
+    calm: torch.Tensor,  # the same in evaluation mode
+    share: float,  # of what should be dropped
+    together: int,  # how many neighbours make a group
+) -> tuple[torch.Tensor, torch.Tensor]:  # (..., C / together, together) bool each
+    "Which numbers are gone in training, and which are enlarged as they should be."
+    return tuple((trained - factor * calm).abs().unflatten(-1, (-1, together)) < 1e-4 for factor in (0, 1 / (1 - share)))
+
+
 def drops(
     trained: torch.Tensor,  # (..., C) in training
     calm: torch.Tensor,  # the same in evaluation mode
@@ -2129,7 +2139,7 @@ def drops(
 ) -> None:
     "Whether dropout of a share, and nothing else, lies between two tensors; raises `Wrong`."
     expect(not torch.allclose(trained, calm, atol=1e-6), f"in training nothing is dropped {where}")
-    gone, grown = ((trained - factor * calm).abs().unflatten(-1, (-1, together)) < 1e-4 for factor in (0, 1 / (1 - share)))
+    gone, grown = fate(trained, calm, share, together)
     expect((gone | grown).all(), f"in training each number should be gone or 1 / (1 - {share}) times as large {where}, and some are neither: is it this share, and is dropout there and nowhere else?")
     expect((gone.all(-1) | grown.all(-1)).all(), f"in training single numbers are dropped {where}, where all that a head gets from a place should go or stay together")
     expect(abs(gone.float().mean() - share) < 0.2, f"in training {gone.float().mean():.0%} are dropped {where}, and {share:.0%} should be")
@@ -2140,9 +2150,8 @@ def drops_weights(attention: nn.Module) -> None:
     "Whether 0.4 of the weights of three heads of four are dropped, each by itself; raises `Wrong`."
     alone, pair = torch.randn(100, 1, 12), torch.randn(100, 2, 12)
     drops(attention.train()(alone), attention.eval()(alone), 0.4, "behind the softmax", 4)
-    trained, calm = attention.train()(pair)[:, 1].unflatten(-1, (3, 4)), attention.eval()(pair)[:, 1].unflatten(-1, (3, 4))
-    whole = [(trained - factor * calm).abs().amax(-1) < 1e-4 for factor in (0, 1 / 0.6)]  # (100, 3): both weights gone, both grown
-    expect(not (whole[0] | whole[1]).all(), "in training a head loses its whole answer or nothing of it: dropped are weights, each by itself, before they meet the values")
+    gone, grown = fate(attention.train()(pair)[:, 1], attention.eval()(pair)[:, 1], 0.4, 4)  # the second position has two weights
+    expect(not (gone.all(-1) | grown.all(-1)).all(), "in training a head loses its whole answer or nothing of it: dropped are weights, each by itself, before they meet the values")
 
 # %% ../nbs/exercises.ipynb #ex-154
 @torch.no_grad()
