@@ -32,7 +32,7 @@ TURNS = 20  # each contender's run is cut into so many turns; losses are looked 
 RECIPES = {  # name to size, recipe, and how its steps are done
     "sprint, AdamW": (GPTConfig.laptop(vocab_size=65, num_blocks=1), TrainConfig(steps=760, learning_rate=2e-2, eval_every=10**9), Engine()),
     "sprint, Muon": (GPTConfig.laptop(vocab_size=65, num_blocks=1), TrainConfig(steps=600, learning_rate=3e-2, betas=(0.9, 0.99), eval_every=10**9), MuonEngine()),
-    "long, Muon": (GPTConfig.laptop(vocab_size=65, num_blocks=3, activation="gelu"), TrainConfig(steps=2400, batch_size=12, learning_rate=1e-2, final_rate=0.0, betas=(0.9, 0.99), eval_every=10**9), MuonEngine()),
+    "long, Muon": (GPTConfig.laptop(vocab_size=65, num_blocks=3, activation="gelu"), TrainConfig(steps=2400, batch_size=12, learning_rate=1e-2, min_lr_ratio=0.0, betas=(0.9, 0.99), eval_every=10**9), MuonEngine()),
 }
 LEVEL = 1.63  # the loss that the long run is timed to
 
@@ -54,7 +54,7 @@ class NanoGPT:
         exec((clone / "config" / "train_shakespeare_char.py").read_text(), {}, recipe)
         recipe |= {"block_size": CONTEXT, "batch_size": 12, "n_layer": 4, "n_head": 4, "n_embd": 128, "max_iters": 2000, "lr_decay_iters": 2000, "dropout": 0.0}  # its README
         torch.manual_seed(seed)
-        self.dice = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self.recipe, self.ids, self.steps, self.done, self.seconds = recipe, ids, recipe["max_iters"], 0, 0.0
         size = {name: recipe[name] for name in ("block_size", "n_layer", "n_head", "n_embd", "dropout", "bias")}
         self.model = Model(Config(vocab_size=65, **size))
@@ -77,7 +77,7 @@ class NanoGPT:
     def advance(self) -> None:
         began = time.perf_counter()
         for group in self.optimizer.param_groups: group["lr"] = self.rate()
-        self.step(*get_batch(self.ids, self.recipe["batch_size"], CONTEXT, self.dice))
+        self.step(*get_batch(self.ids, self.recipe["batch_size"], CONTEXT, self.generator))
         self.seconds, self.done = self.seconds + time.perf_counter() - began, self.done + 1
 
 
@@ -105,14 +105,14 @@ def reached(points: list[tuple[float, float]], loss: float) -> float:
 
 
 def race(clone: Path, corpus: Corpus, tokenizer: CharTokenizer, seed: int) -> dict[str, list[tuple[float, float]]]:
-    "Train all contenders from one seed, taking turns; training seconds and held-out loss after each turn."
-    held_out = tokenizer.encode(corpus.held_out)
+    "Train all contenders from one seed, taking turns; training seconds and validation loss after each turn."
+    validation = tokenizer.encode(corpus.validation)
     runners = {"nanoGPT": NanoGPT(clone, tokenizer.encode(corpus.train), seed)} | {name: Ours(corpus, tokenizer, *recipe, seed) for name, recipe in RECIPES.items()}
     points = {name: [] for name in runners}
     for turn in tqdm(range(1, TURNS + 1), desc=f"seed {seed}: training, in turns"):
         for name, runner in runners.items():
             while runner.done < runner.steps * turn // TURNS: runner.advance()
-            if turn >= TURNS // 2: points[name].append((runner.seconds, evaluate(runner.judged, held_out, CONTEXT)))
+            if turn >= TURNS // 2: points[name].append((runner.seconds, evaluate(runner.judged, validation, CONTEXT)))
     return points
 
 

@@ -90,7 +90,7 @@ def test_a_text_shorter_than_a_window(length):
         get_batch(torch.zeros(length, dtype=torch.long), 4, 16)
 
 
-@pytest.mark.parametrize("length, part", [(10, "training"), (100, "held-out")])
+@pytest.mark.parametrize("length, part", [(10, "training"), (100, "validation")])
 def test_training_on_a_text_shorter_than_a_window(length, part):
     corpus = Corpus.from_text(small_corpus().text[:length], "scrap")
     with pytest.raises(ValueError, match=f"the {part} part of scrap has {length * 9 // 10 if part == 'training' else 10} characters.*: give a longer text"):
@@ -167,7 +167,7 @@ def test_sizes_of_nothing_in_a_recipe(field, value):
 @pytest.mark.parametrize("field, value, complaint", [
     ("learning_rate", 0, "must be a number above 0"), ("learning_rate", -0.1, "must be a number above 0"), ("grad_clip", 0, "must be a number above 0"),
     ("warmup_steps", -1, "must be a whole number of at least 0"), ("warmup_steps", 1.5, "must be a whole number of at least 0"), ("seed", "a", "must be a whole number of at least 0"),
-    ("final_rate", -0.1, "must be a number of at least 0"), ("weight_decay", "x", "must be a number of at least 0"),
+    ("min_lr_ratio", -0.1, "must be a number of at least 0"), ("weight_decay", "x", "must be a number of at least 0"),
     ("betas", (0.9, 1.0), "must be two numbers"), ("betas", (0.9,), "must be two numbers"),
 ])
 def test_numbers_that_make_no_sense_in_a_recipe(field, value, complaint):

@@ -7,8 +7,8 @@ import torch
 
 from conftest import assert_same_end, small_corpus, small_gpt
 from minigpt_course import diagnose
-from minigpt_course.inside import attention_maps, copy_losses, logit_lens, neuron_activations, without_head
-from minigpt_course.speed import LADDER, MuonEngine, ThreadsEngine, on_rung, orthogonalize, product_intensity
+from minigpt_course.inside import attention_maps, induction_losses, logit_lens, neuron_activations, ablated_head
+from minigpt_course.speed import LADDER, MuonEngine, ThreadsEngine, training_variant, orthogonalize, product_intensity
 from minigpt_course.train import TrainConfig, make_optimizer, train, train_step
 
 BRIEF = TrainConfig(steps=20, batch_size=4, warmup_steps=2, eval_every=10, checkpoint_every=5)
@@ -24,10 +24,10 @@ def same_weights(model, kept: dict) -> bool:
 def test_an_examination_changes_nothing(model):
     batch, fresh = (torch.randint(24, (4, 16)), torch.randint(24, (4, 16))), copy.deepcopy(model)
     optimizer = make_optimizer(model.train(), BRIEF)
-    before, dice = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    before, generator = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     diagnose.diagnose(model, batch, fresh, optimizer)
     assert same_weights(model, before) and same_weights(fresh, before) and model.training and not optimizer.state_dict()["state"]
-    assert torch.equal(torch.get_rng_state(), dice)
+    assert torch.equal(torch.get_rng_state(), generator)
 
 
 def test_shuffled_targets_are_suspicious(model):
@@ -43,16 +43,16 @@ def test_a_model_left_in_evaluation_mode_is_found():
     assert "trained in evaluation mode" in report(model.eval()) and "trained in evaluation mode" not in report(model.train())
 
 
-@pytest.mark.parametrize("illness", [name for name, (_, changes) in diagnose.ILLNESSES.items() if not changes])
+@pytest.mark.parametrize("fault", [name for name, (_, changes) in diagnose.FAULTS.items() if not changes])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_an_illness_of_the_model_is_named_before_any_training(illness, seed):
+def test_an_illness_of_the_model_is_named_before_any_training(fault, seed):
     torch.manual_seed(seed)
-    model, windows = diagnose.ILLNESSES[illness][0](), torch.randint(77, (4, 65))
-    assert diagnose.diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects[:1] == [illness]
+    model, windows = diagnose.FAULTS[fault][0](), torch.randint(77, (4, 65))
+    assert diagnose.diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects[:1] == [fault]
 
 
 def test_an_unknown_illness_is_told():
-    with pytest.raises(ValueError, match="no illness is called 'flu'; there are: mask off by one"): diagnose.fall_ill("flu", torch.zeros(9), torch.zeros(9))
+    with pytest.raises(ValueError, match="no fault is called 'flu'; there are: mask off by one"): diagnose.train_faulty("flu", torch.zeros(9), torch.zeros(9))
 
 
 class OwnAttention(torch.nn.Module):
@@ -71,10 +71,10 @@ def test_a_model_with_attention_of_its_own_is_examined_from_outside(model):
     examine = lambda: diagnose.diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects
     assert not examine()
     model.blocks[0].requires_grad_(False)
-    assert not examine()  # a frozen block is no illness
+    assert not examine()  # a frozen block is no fault
     for block in model.blocks: block.attention.causal = False
     assert examine() == ["a look into the future"]
-    for block in model.blocks: block.feed_forward.__class__ = diagnose.AlwaysForgets
+    for block in model.blocks: block.feed_forward.__class__ = diagnose.AlwaysDropout
     assert examine() == ["a look into the future", "dropout left on"]  # noise hides a leak from a probe that compares two passes, not from gradients
 
 
@@ -95,7 +95,7 @@ def test_a_step_of_muon_is_that_of_each_matrix_by_itself():
     model = small_gpt(dropout=0.0, output_projection=True)
     optimizer = MuonEngine().optimizer(model, TrainConfig(learning_rate=0.01, weight_decay=0.1))
     model(torch.randint(24, (2, 16))).square().mean().backward()
-    before = {name: (weight.detach().clone(), weight.grad.clone()) for name, weight in model.blocks.named_parameters() if name.endswith(("qkv.weight", "projection.weight", "widen.weight", "narrow.weight"))}
+    before = {name: (weight.detach().clone(), weight.grad.clone()) for name, weight in model.blocks.named_parameters() if name.endswith(("qkv.weight", "projection.weight", "up_proj.weight", "down_proj.weight"))}
     optimizer.step()
     after = dict(model.blocks.named_parameters())
     for name, (weight, gradient) in before.items():
@@ -123,7 +123,7 @@ def test_windows_shared_out_give_the_gradient_of_the_whole_batch(threads):
     text, models, answers = torch.randint(24, (5, 17)), [], []
     for step in train_step, ThreadsEngine(threads).step:
         model = small_gpt(tied_head=True).double()
-        model.position_table.requires_grad_(False)
+        model.position_embedding.requires_grad_(False)
         answers.append(step(model, make_optimizer(model, BRIEF), text[:, :-1], text[:, 1:], 0.5))
         models.append(model)
     assert answers[1] == pytest.approx(answers[0], rel=1e-12) and answers[0][1] > 0.5  # the gradient was cut
@@ -169,8 +169,8 @@ def test_threads_refuse_dropout():
 
 def test_all_rungs_give_the_same_gradients():
     windows, grads = torch.randint(24, (4, 17)), []
-    for rung in LADDER:
-        model, step = on_rung(rung, small_gpt().config, (windows[:, :-1], windows[:, 1:]))
+    for variant in LADDER:
+        model, step = training_variant(variant, small_gpt().config, (windows[:, :-1], windows[:, 1:]))
         step()
         grads.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
     assert all(torch.allclose(grad, grads[0], atol=1e-6) for grad in grads)
@@ -196,7 +196,7 @@ def test_the_lens_ends_with_the_model(model):
 def test_neurons_are_what_the_layer_adds(model):
     idx = torch.randint(24, (2, 16))
     seen = []
-    for block in model.blocks: block.feed_forward.narrow.register_forward_hook(lambda layer, given, out: seen.append(given[0]))
+    for block in model.blocks: block.feed_forward.down_proj.register_forward_hook(lambda layer, given, out: seen.append(given[0]))
     said = neuron_activations(model, idx)
     seen.clear()
     model(idx)
@@ -207,12 +207,12 @@ def test_a_head_that_was_taken_away_comes_back_even_after_an_error(model):
     idx, kept = torch.randint(24, (2, 16)), copy.deepcopy(model.state_dict())
     whole = model(idx)
     with pytest.raises(ZeroDivisionError):
-        with without_head(model, 1, 0):
+        with ablated_head(model, 1, 0):
             assert not torch.allclose(model(idx), whole)
             raise ZeroDivisionError
     assert same_weights(model, kept)
 
 
 def test_two_copies_must_fit(model):
-    with pytest.raises(ValueError, match="two copies of 9 characters do not fit into context_length=16: make length smaller"): copy_losses(model, torch.arange(24), 9)
-    assert all(math.isfinite(loss) for loss in copy_losses(model, torch.arange(24), 8))
+    with pytest.raises(ValueError, match="two copies of 9 characters do not fit into context_length=16: make length smaller"): induction_losses(model, torch.arange(24), 9)
+    assert all(math.isfinite(loss) for loss in induction_losses(model, torch.arange(24), 8))

@@ -116,7 +116,7 @@ def test_the_whole_notebook_goes_on_with_a_run_that_was_cut_off(kaggle):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     said = "\n".join(out.get("text") or str(out.get("data")) for cell in nbformat.read(kaggle / "out.ipynb", as_version=4).cells for out in cell.get("outputs", []))
-    for words in ("tiny Shakespeare, found in plays", "13,162,061  together", "going on with the run", "after 1 steps", "inside the reference band at all 3 exams", "best validation loss"):
+    for words in ("tiny Shakespeare, found in plays", "13,162,061  together", "going on with the run", "after 1 steps", "inside the reference band at all 3 validations", "best validation loss"):
         assert words in said, words
     left = kaggle / "working"
     curve = LearningCurve.from_csv(left / "learning_curve.csv")

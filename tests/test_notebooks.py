@@ -74,7 +74,7 @@ def test_no_cell_is_longer_than_25_lines(notebook):
 
 
 def test_a_notebook_opened_alone_says_where_the_marks_come_from():
-    assert "No marks yet" in plot.loss_ladder({"landmarks": {}, "models": {}}).texts[0].get_text()
+    assert "No results yet" in plot.results_chart({"baselines": {}, "models": {}}).texts[0].get_text()
 
 
 # controls
@@ -88,20 +88,20 @@ CONTROLS = {
     "budget": lambda model, tokenizer: widgets.budget(GPTConfig.laptop()),
     "run_planner": lambda model, tokenizer: widgets.run_planner({"a laptop": (1e11, 0.5), "a GPU": (1e14, 0.3)}),
     "export_explorer": lambda model, tokenizer: widgets.export_explorer(),
-    "clinic": lambda model, tokenizer: widgets.clinic(two_patients(), [3.0] * 5),
+    "clinic": lambda model, tokenizer: widgets.clinic(two_cases(), [3.0] * 5),
     "roofline_explorer": lambda model, tokenizer: widgets.roofline_explorer(1e11, 1e10),
     "head_viewer": lambda model, tokenizer: widgets.head_viewer(model, tokenizer, "To be or", torch.rand(2, 2)),
-    "sampling_bench": lambda model, tokenizer: widgets.sampling_bench(model, tokenizer, "To be"),
+    "sampling_controls": lambda model, tokenizer: widgets.sampling_controls(model, tokenizer, "To be"),
 }
 
 
-def two_patients():
-    "A healthy one and one with an illness, hardly trained."
+def two_cases():
+    "A healthy one and one with an fault, hardly trained."
     corpus = load_corpus("pydocs")
     ids = CharTokenizer.fit(corpus.text).encode(corpus.text[:20_000])
     torch.manual_seed(0)
-    models = GPT(diagnose.SMALL), diagnose.ILLNESSES["mask off by one"][0]()
-    return [(name, diagnose.admit(model, ids[:15_000], ids[15_000:], steps=3)) for name, model in zip(("positions missing", "mask off by one"), models)]
+    models = GPT(diagnose.SMALL), diagnose.FAULTS["mask off by one"][0]()
+    return [(name, diagnose.train_briefly(model, ids[:15_000], ids[15_000:], steps=3)) for name, model in zip(("positions missing", "mask off by one"), models)]
 
 
 def another_value(slider):
@@ -139,13 +139,13 @@ def test_what_follows_works_without_a_q():
 
 def test_a_training_desk_starts_pauses_and_resumes(tmp_path, corpus):
     config = TrainConfig(steps=40, batch_size=2, eval_every=20, checkpoint_every=20)
-    desk, curve = widgets.TrainingDesk(small_gpt(dropout=0.3), corpus, config, str(tmp_path / "desk")), tmp_path / "desk" / "curve.csv"
-    start, pause = desk.box.children[0].children
+    controls, curve = widgets.TrainingControls(small_gpt(dropout=0.3), corpus, config, str(tmp_path / "controls")), tmp_path / "controls" / "curve.csv"
+    start, pause = controls.box.children[0].children
     start.click(), pause.click()
-    desk.thread.join(60)
+    controls.thread.join(60)
     assert 0 < len(LearningCurve.from_csv(curve).rows) < config.steps
-    blank = desk.picture.value
+    blank = controls.picture.value
     start.click()
-    desk.thread.join(60)
+    controls.thread.join(60)
     assert LearningCurve.from_csv(curve).same_as(train(small_gpt(dropout=0.3), corpus, config))
-    assert desk.picture.value != blank
+    assert controls.picture.value != blank

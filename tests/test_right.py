@@ -7,7 +7,7 @@ from torch import nn
 from conftest import small_gpt
 from minigpt_course import attention
 from minigpt_course.attention import SelfAttention, causality_probe
-from minigpt_course.diagnose import SeesOneAhead
+from minigpt_course.diagnose import MaskOffByOne
 from minigpt_course.block import GPTDecoderBlock, as_torch_layer
 from minigpt_course.generate import KVCache, RowCache, can_cache, generate
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger, reference_logits
@@ -107,20 +107,20 @@ def test_no_character_moves_an_earlier_logit_of_a_cache(sizes, kind):
 
 
 def test_the_probe_finds_a_missing_mask(monkeypatch):
-    monkeypatch.setattr(attention, "causal_weights", lambda query, key: (query @ key.transpose(-2, -1)).softmax(-1))
+    monkeypatch.setattr(attention, "attention_weights", lambda query, key: (query @ key.transpose(-2, -1)).softmax(-1))
     probe = causality_probe(SelfAttention(C, D), torch.randn(T, C))
     assert (probe[torch.ones_like(probe).triu(1) == 1] > 0).all()
 
 
 def test_the_probe_finds_a_reshape_in_the_wrong_order(monkeypatch):
     heads = MultiHeadAttention(C, H)
-    monkeypatch.setattr(heads, "merge", lambda x: x.reshape(1, T, C))  # (B, H, T, D) without the transpose
+    monkeypatch.setattr(heads, "merge_heads", lambda x: x.reshape(1, T, C))  # (B, H, T, D) without the transpose
     assert causality_probe(heads, torch.randn(T, C)).triu(1).any()
 
 
 def test_the_probe_finds_a_leak_behind_a_layer_norm():
     block = random_block()
-    block.attention.__class__ = SeesOneAhead
+    block.attention.__class__ = MaskOffByOne
     assert (causality_probe(block, torch.randn(T, C)).diagonal(1) > 1e-3).all()
 
 
@@ -143,7 +143,7 @@ def test_cached_logits_are_the_uncached_at_every_position(dtype, options, kind):
     for sizes in [1] * 16, [7, 9], [16]: assert_near(feed_in_pieces(model, idx, sizes, kind), model(idx))
 
 
-@pytest.mark.parametrize("part", ["blocks.1", "blocks.1.attention", "blocks.1.feed_forward.widen"])
+@pytest.mark.parametrize("part", ["blocks.1", "blocks.1.attention", "blocks.1.feed_forward.up_proj"])
 def test_a_model_that_is_watched_goes_without_a_cache(model, tokenizer, part):
     seen, whole = [], generate(model, tokenizer, "To be", 5, seed=0)
     hook = model.get_submodule(part).register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[1]))
@@ -156,8 +156,8 @@ def test_a_model_that_is_watched_goes_without_a_cache(model, tokenizer, part):
 @pytest.mark.parametrize("how", ["class", "method"])
 def test_a_model_that_was_changed_goes_without_a_cache(model, tokenizer, how):
     attention = model.blocks[0].attention
-    if how == "class": attention.__class__ = SeesOneAhead
-    else: attention.merge = lambda x: MultiHeadAttention.merge(attention, 2 * x)
+    if how == "class": attention.__class__ = MaskOffByOne
+    else: attention.merge_heads = lambda x: MultiHeadAttention.merge_heads(attention, 2 * x)
     cached, uncached = (generate(model, tokenizer, "To be", 30, seed=0, use_cache=use) for use in (True, False))
     assert cached == uncached
 

@@ -108,10 +108,10 @@ def kill_all(process: subprocess.Popen) -> None:
         for pid in pids: kill(pid)
 
 
-def kill_one(process: subprocess.Popen, dice: random.Random) -> None:
+def kill_one(process: subprocess.Popen, generator: random.Random) -> None:
     "Any worker, or torchrun if it has none yet."
     workers = [pid for pid in family(process) if pid != process.pid]
-    if workers: kill(dice.choice(workers))
+    if workers: kill(generator.choice(workers))
     else: kill_all(process)
 
 
@@ -120,9 +120,9 @@ def kill(pid: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def examined(tmp_path_factory) -> Path:
+def inspected(tmp_path_factory) -> Path:
     "What two processes left behind that nothing happened to."
-    folder = tmp_path_factory.mktemp("examined")
+    folder = tmp_path_factory.mktemp("inspected")
     process = start(folder, "be_examined")
     _, complaint = end(process)
     assert process.returncode == 0, complaint
@@ -130,15 +130,15 @@ def examined(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def answers(examined) -> list[dict]:
+def answers(inspected) -> list[dict]:
     "What each of the two processes found."
-    return [json.loads((examined / f"{rank}.json").read_text()) for rank in range(2)]
+    return [json.loads((inspected / f"{rank}.json").read_text()) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
-def whole(examined) -> Path:
+def whole(inspected) -> Path:
     "The run that is not killed."
-    return examined / "whole"
+    return inspected / "whole"
 
 
 @MEASURES
@@ -167,15 +167,15 @@ def test_a_batch_that_the_processes_cannot_share_equally():
 
 
 def test_two_processes_that_are_killed_ten_times_end_with_the_same_bits(tmp_path, whole):
-    dice = random.Random(0)
+    generator = random.Random(0)
     for turn in range(10):
         process = start(tmp_path)
-        if turn < 3: time.sleep(dice.uniform(1, 4))  # while the processes come up
+        if turn < 3: time.sleep(generator.uniform(1, 4))  # while the processes come up
         else:
-            read_until_step(dice.randrange(1, 20), process)
-            time.sleep(dice.uniform(0, 0.05))
-        if dice.random() < 0.6: kill_all(process)
-        else: kill_one(process, dice)
+            read_until_step(generator.randrange(1, 20), process)
+            time.sleep(generator.uniform(0, 0.05))
+        if generator.random() < 0.6: kill_all(process)
+        else: kill_one(process, generator)
         end(process)
         assert process.returncode != 0
     process = start(tmp_path)
@@ -305,7 +305,7 @@ def encoded(folder: Path, content: str | bytes, **options) -> tuple[Path, IdFile
     return path, IdFile(folder / "ids")
 
 
-def all_ids(file: IdFile) -> torch.Tensor: return torch.cat([file.train[torch.arange(len(file.train))], file.held_out])
+def all_ids(file: IdFile) -> torch.Tensor: return torch.cat([file.train[torch.arange(len(file.train))], file.validation])
 
 
 @pytest.mark.parametrize("content", [PLAY, PLAY + "End", ("\ufeff" + PLAY)], ids=["1720", "1723", "with a mark in front"])
@@ -365,7 +365,7 @@ def test_ids_of_other_characters(tmp_path):
 
 def test_ids_that_are_too_few(tmp_path):
     _, file = encoded(tmp_path, PLAY[:100], vocab_size=24)
-    with pytest.raises(ValueError, match="the held-out part of play.txt has 10 characters, too few for a window of context_length=16 and its targets"): train(small_gpt(), file, BRIEF)
+    with pytest.raises(ValueError, match="the validation set of play.txt has 10 characters, too few for a window of context_length=16 and its targets"): train(small_gpt(), file, BRIEF)
 
 
 def write_description(folder: Path, length: int) -> None:
@@ -376,7 +376,7 @@ def test_at_most_a_million_characters_are_held_out_and_none_of_them_learnt(tmp_p
     np.repeat(np.array([0, 1], "uint8"), [11_000_000, 1_000_000]).tofile(tmp_path / "ids.bin")
     write_description(tmp_path, 12_000_000)
     file = IdFile(tmp_path)
-    assert len(file.held_out) == 1_000_000 and file.held_out.min() == 1
+    assert len(file.validation) == 1_000_000 and file.validation.min() == 1
     assert len(file.train) == 11_000_000 and not file.train[torch.arange(len(file.train))].any()
     with pytest.raises(IndexError): file.train[torch.tensor([11_000_000])]
 
@@ -464,15 +464,15 @@ def test_a_band_needs_two_references(references):
 
 
 @pytest.mark.parametrize("validation, verdict", [
-    ([(0, 4.0), (100, 2.1)], "inside the reference band at all 2 exams"),
-    ([(0, 4.0), (50, 9.0), (100, 2.1)], "inside the reference band at all 2 exams"),
-    ([(0, 4.4), (100, 2.0)], r"outside the reference band at 1 of 2 exams, first at step 0: 4.400, .*\(it does not begin like the reference: .*\)"),
-    ([(0, 4.0), (100, 3.0)], r"outside the reference band at 1 of 2 exams, first at step 100: 3.000, .*\(it learns more slowly: .*\)"),
-    ([(0, 3.5), (100, 1.0)], r"outside the reference band at 2 of 2 exams, first at step 0: 3.500, where the band is 3.990 to 4.010 \(it is better than it should be: .*\)"),
-    ([(100, math.nan)], "outside the reference band at 1 of 1 exams.*"),
-    ([(50, 2.0)], "no exam of this run is at a step of the reference: it cannot be judged"),
-    ([], "no exam of this run is at a step of the reference: it cannot be judged"),
-], ids=["inside", "an exam more", "begins too high", "above", "below", "not a number", "no common step", "no exam"])
+    ([(0, 4.0), (100, 2.1)], "inside the reference band at all 2 validations"),
+    ([(0, 4.0), (50, 9.0), (100, 2.1)], "inside the reference band at all 2 validations"),
+    ([(0, 4.4), (100, 2.0)], r"outside the reference band at 1 of 2 validations, first at step 0: 4.400, .*\(it does not begin like the reference: .*\)"),
+    ([(0, 4.0), (100, 3.0)], r"outside the reference band at 1 of 2 validations, first at step 100: 3.000, .*\(it learns more slowly: .*\)"),
+    ([(0, 3.5), (100, 1.0)], r"outside the reference band at 2 of 2 validations, first at step 0: 3.500, where the band is 3.990 to 4.010 \(it is better than it should be: .*\)"),
+    ([(100, math.nan)], "outside the reference band at 1 of 1 validations.*"),
+    ([(50, 2.0)], "no validation of this run is at a step of the reference: it cannot be judged"),
+    ([], "no validation of this run is at a step of the reference: it cannot be judged"),
+], ids=["inside", "a validation more", "begins too high", "above", "below", "not a number", "no common step", "no validation"])
 def test_a_run_is_judged_by_its_references(validation, verdict): assert re.fullmatch(verdict, judge(validation, reference_band(REFERENCES)))
 
 

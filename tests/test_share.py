@@ -27,12 +27,12 @@ def assert_same(ours, theirs):
     for name, weights in model.state_dict().items(): assert weights.dtype == other.state_dict()[name].dtype and weights.equal(other.state_dict()[name])
 
 
-def damage(path: Path, dice: random.Random):
+def damage(path: Path, generator: random.Random):
     "Cut a file off or flip one of its bits, somewhere."
     content = bytearray(path.read_bytes())
-    place = dice.randrange(len(content))
-    if dice.random() < 0.5: del content[place:]
-    else: content[place] ^= 1 << dice.randrange(8)
+    place = generator.randrange(len(content))
+    if generator.random() < 0.5: del content[place:]
+    else: content[place] ^= 1 << generator.randrange(8)
     path.write_bytes(content)
 
 
@@ -55,7 +55,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, tokenizer, options, dtype):
     loaded, theirs = load(tmp_path)
     assert_same((model, tokenizer), (loaded, theirs))
     assert not any(part.training for part in loaded.modules())
-    assert (loaded.token_table.weight is loaded.lm_head.weight) == model.config.tied_head
+    assert (loaded.token_embedding.weight is loaded.lm_head.weight) == model.config.tied_head
 
 
 def test_saving_over_an_older_model_leaves_the_new_one_and_two_files(tmp_path, model, tokenizer):
@@ -79,12 +79,12 @@ def test_a_crash_while_saving_leaves_the_older_model(tmp_path, monkeypatch, mode
 
 
 def test_no_damage_makes_another_model(tmp_path, tokenizer):
-    model, dice, refused = small_gpt(embed_dim=4, num_blocks=1), random.Random(0), 0
+    model, generator, refused = small_gpt(embed_dim=4, num_blocks=1), random.Random(0), 0
     save(model, tokenizer, tmp_path)
     whole = contents(tmp_path)
     for _ in range(500):
         restore(tmp_path, whole)
-        damage(dice.choice(list(whole)), dice)
+        damage(generator.choice(list(whole)), generator)
         try: assert_same((model, tokenizer), load(tmp_path))
         except (ValueError, FileNotFoundError) as error:
             assert str(tmp_path) in str(error) and "\n" not in str(error)
@@ -100,13 +100,13 @@ def as_bytes(state: dict) -> bytes:
 
 def test_no_damage_makes_another_checkpoint(tmp_path, corpus):
     train(small_gpt(embed_dim=4, num_blocks=1), corpus, TrainConfig(steps=4, batch_size=2, eval_every=4, checkpoint_every=3), tmp_path)
-    dice, whole = random.Random(0), {path: path.read_bytes() for path in sorted(tmp_path.glob("checkpoint-*"))}
+    generator, whole = random.Random(0), {path: path.read_bytes() for path in sorted(tmp_path.glob("checkpoint-*"))}
     states = {path: as_bytes(torch.load(path, weights_only=True)) for path in whole}
     assert len(states) == len(set(states.values())) == 2
     for _ in range(500):
         restore(tmp_path, whole)
-        damaged = dice.sample(list(whole), dice.choice([1, 2]))
-        for path in damaged: damage(path, dice)
+        damaged = generator.sample(list(whole), generator.choice([1, 2]))
+        for path in damaged: damage(path, generator)
         if len(damaged) == 1: assert as_bytes(load_checkpoint(tmp_path)) == next(states[path] for path in whole if path not in damaged)
         else:
             with pytest.raises(ValueError, match="every checkpoint in .* is damaged"): load_checkpoint(tmp_path)
@@ -114,11 +114,11 @@ def test_no_damage_makes_another_checkpoint(tmp_path, corpus):
 
 def test_no_damage_to_a_runs_identity_makes_another_model(tmp_path, corpus):
     train(small_gpt(embed_dim=4, num_blocks=1), corpus, TrainConfig(steps=1, batch_size=2), tmp_path)
-    ours, path, dice = load_any(tmp_path), tmp_path / "run.json", random.Random(0)
+    ours, path, generator = load_any(tmp_path), tmp_path / "run.json", random.Random(0)
     whole = path.read_bytes()
     for _ in range(200):
         path.write_bytes(whole)
-        damage(path, dice)
+        damage(path, generator)
         try: assert_same(ours, load_any(tmp_path))
         except ValueError as error: assert str(tmp_path) in str(error) and "\n" not in str(error)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from derive import ROOT, clean
 
 NBS, COURSE = ROOT / "nbs", ROOT / "_course"
-LADDER, MINUTES = COURSE / "runs" / "ladder.json", NBS / "minutes.json"
+LADDER, MINUTES = COURSE / "runs" / "results.json", NBS / "minutes.json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -54,11 +54,11 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 
 def closing() -> str:
-    "The ladder of losses, a sample by the model just trained, and where to look next."
-    from minigpt_course.bigram import read_ladder
-    ladder, lines = read_ladder(LADDER), ["", "The ladder of losses (nats per character on the held-out tenth):"]
-    for name, loss in sorted({**ladder["landmarks"], **ladder["models"]}.items(), key=lambda item: -item[1]):
-        lines.append(f"  {loss:6.3f}  {'model     ' if name in ladder['models'] else 'landmark  '} {name}")
+    "The results of losses, a sample by the model just trained, and where to look next."
+    from minigpt_course.bigram import read_results
+    results, lines = read_results(LADDER), ["", "The results of losses (nats per character on the validation set):"]
+    for name, loss in sorted({**results["baselines"], **results["models"]}.items(), key=lambda item: -item[1]):
+        lines.append(f"  {loss:6.3f}  {'model     ' if name in results['models'] else 'baseline  '} {name}")
     sample = COURSE / "runs" / "sample.txt"
     if sample.exists(): lines += ["", "Written by the model that was trained just now:", "", *("  | " + line for line in sample.read_text(encoding="utf-8").splitlines())]
     return "\n".join([*lines, "", f"The executed notebooks are in {COURSE.relative_to(ROOT)}/. Next: `make lab` opens the course; begin with nbs/01_text.ipynb."])
@@ -80,10 +80,10 @@ def main(command: str, picks: list[str]) -> None:
 
 
 def remember(name: str, seconds: float) -> None:
-    "What the index shows: the ladder so far, and how long each notebook takes."
+    "What the index shows: the results so far, and how long each notebook takes."
     times = json.loads(MINUTES.read_text()) if MINUTES.exists() else {}
     MINUTES.write_text(json.dumps(times | {name: max(0.1, round(seconds / 60, 1))}, indent=1, sort_keys=True) + "\n")
-    if LADDER.exists(): (NBS / "ladder.json").write_text(LADDER.read_text() + "\n")
+    if LADDER.exists(): (NBS / "results.json").write_text(LADDER.read_text() + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Makes the reference runs in kaggle/reference/ and their picture: the full model on tiny Shakespeare, as the Kaggle notebook trains it.
 
 On a GPU: `python tools/reference.py`, three seeds of the whole run. Without one it makes the notebook's short run, and names the files so.
-To compare recipes first: `python tools/reference.py --only "--dropout=0.3 --steps=3000"` trains one seed and prints its best exam, and keeps nothing.
+To compare recipes first: `python tools/reference.py --only "--dropout=0.3 --steps=3000"` trains one seed and prints its best validation, and keeps nothing.
 """
 import argparse
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works on a machine where the library is not installed
 
 from minigpt_course import plot
-from minigpt_course.bigram import loss_ruler
+from minigpt_course.bigram import baselines
 from minigpt_course.gpt import GPTConfig
 from minigpt_course.scale import choose_device, native_precision, read_notes, reference_band, run_notes
 from minigpt_course.text import load_corpus
@@ -42,9 +42,9 @@ def draw() -> None:
     paths = sorted(KEPT.glob("gpu-*.csv")) or sorted(KEPT.glob("cpu-short-*.csv"))
     runs = {f"seed {read_notes(path)['seed']}": LearningCurve.from_csv(path).validation() for path in paths}
     corpus, notes = load_corpus("shakespeare"), read_notes(paths[0])
-    ruler = loss_ruler(corpus, corpus.fit_tokenizer(77))
+    baseline_losses = baselines(corpus, corpus.fit_tokenizer(77))
     title = f"13,162,061 parameters on tiny Shakespeare: {notes['device']}, {notes['steps']} steps of {notes['batch size']} x 256 characters"
-    plot.reference_curves(runs, reference_band(list(runs.values())), ruler, title).figure.savefig(ROOT / "kaggle" / "learning_curve.png", dpi=120)
+    plot.reference_curves(runs, reference_band(list(runs.values())), baseline_losses, title).figure.savefig(ROOT / "kaggle" / "learning_curve.png", dpi=120)
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.only is not None:
             curve = trained(Path(folder), arguments.seeds[0], options + shlex.split(arguments.only))
-            step, loss = min(curve.validation(), key=lambda exam: exam[1])
+            step, loss = min(curve.validation(), key=lambda validation: validation[1])
             return print(f"{loss:.4f} at step {step}, {curve.column('seconds')[-1]:.0f} s: {arguments.only}")
         for seed in arguments.seeds:
             curve = trained(Path(folder) / str(seed), seed, options)
