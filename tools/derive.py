@@ -42,7 +42,7 @@ def home(root: Path) -> str:
 
 
 def linked(text: str, address: str) -> str:
-    "A link that is written `[words](home)` leads to the address; while there is none its words stay."
+    "A link `[words](home)` leads to the address; while there is none only its words stay."
     return re.sub(r"\[([^\]]+)\]\(home\)", rf"[\1]({address})" if address else r"\1", text)
 
 
@@ -127,11 +127,12 @@ def kaggle(root: Path) -> None:
 
 
 def contents(path: Path, skip: tuple[str, ...]) -> dict[str, bytes]:
-    "What is in a file, or in a folder's files by name."
+    "What is in a file, or in a folder's files by name; ends of lines as they are in git."
     files = [path] if path.is_file() else path.rglob("*")
     named = {file.relative_to(path): file for file in files if file.is_file()}
     kept = {name: file for name, file in named.items() if not set(skip) & set(name.parts)}
-    return {name.as_posix(): file.read_bytes() for name, file in kept.items()}
+    read = {name.as_posix(): file.read_bytes() for name, file in kept.items()}
+    return {name: data.replace(b"\r\n", b"\n") for name, data in read.items()}
 
 
 def check() -> None:
@@ -144,7 +145,8 @@ def check() -> None:
         for path, (derive, mend) in steps.items():
             derive(copy)
             kept, made = contents(ROOT / path, skip), contents(copy / path, skip)
-            changed = [name for name in kept.keys() | made.keys() if kept.get(name) != made.get(name)]
+            names = kept.keys() | made.keys()
+            changed = [name for name in names if kept.get(name) != made.get(name)]
             if changed:
                 stale.append(f"{path} is stale: run {mend} (changed: {' '.join(sorted(changed))})")
     if stale: sys.exit("\n".join(stale))
