@@ -1,10 +1,12 @@
-"""Everything that is derived: `export` makes the library, `readme` README.md, `kaggle` the Kaggle notebook; `check` tells what is stale."""
+"""Everything that is derived: `export` makes the library, `readme` README.md, `kaggle` the Kaggle
+notebook; `clean` tidies the stored notebooks; `check` tells what is stale."""
 import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
@@ -19,13 +21,63 @@ SHARED = {  # modules that grow through the whole course: nbdev adds to them but
 }
 
 
+INSTALL = '''#| hide
+from importlib.util import find_spec
+from pathlib import Path
+
+if not all(map(find_spec, {modules})):
+    if Path("{folder}/settings.ini").exists():
+        %pip install -q "{folder}{extra}"
+    else:
+        {elsewhere}'''
+ASK = '''raise ModuleNotFoundError("open this notebook in the course's folder, "
+                                  "or run `pip install {extra}` in that folder first")'''
+
+
+def home(root: Path) -> str:
+    "The project's address, the setting `home`; empty while there is none."
+    settings = ConfigParser()
+    settings.read(root / "settings.ini", encoding="utf-8")
+    return settings["DEFAULT"]["home"]
+
+
+def linked(text: str, address: str) -> str:
+    "A link `[words](home)` leads to the address; while there is none only its words stay."
+    return re.sub(r"\[([^\]]+)\]\(home\)", rf"[\1]({address})" if address else r"\1", text)
+
+
+def install_cell(depth: int, share: bool, address: str) -> str:
+    "The cell that installs the course where it is missing: from the folder, else from the address."
+    modules = ["minigpt_course", "transformers"] if share else ["minigpt_course"]
+    extra = "[share]" if share else ""
+    elsewhere = ASK.format(extra=f"'.{extra}'" if share else ".")
+    if address:
+        elsewhere = f'%pip install -q "minigpt_course{extra} @ git+{address}"'
+    folder = "/".join([".."] * depth)
+    return INSTALL.format(
+        modules=json.dumps(modules), folder=folder, extra=extra, elsewhere=elsewhere
+    )
+
+
+def install(root: Path) -> None:
+    "Write the install cell anew in every notebook that has one: a hidden cell with `%pip install`."
+    for path in sorted((root / "nbs").rglob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        depth = len(path.relative_to(root).parents) - 1
+        for cell in notebook.cells:
+            if cell.cell_type == "code" and "%pip install" in cell.source:
+                cell.source = install_cell(depth, "transformers" in cell.source, home(root))
+                nbformat.write(notebook, path)
+
+
 def run(command: str, *arguments: str, at: Path) -> None:
     "Run a command of this environment."
     subprocess.run([Path(sys.executable).with_name(command), *arguments], cwd=at, check=True)
 
 
 def clean(root: Path) -> None:
-    "Strip from the notebooks what a run leaves behind and a reader does not need."
+    "Write the install cells; strip what a run leaves behind and a reader does not need."
+    install(root)
     run("nbdev_clean", "--fname", "nbs", at=root)
 
 
@@ -68,27 +120,40 @@ def kaggle(root: Path) -> None:
     runs = sorted((root / "kaggle" / "reference").glob("*.csv"))
     references = [{"name": path.stem, "notes": read_notes(path), "validation": LearningCurve.from_csv(path).validation()} for path in runs]
     files["reference.json"] = json.dumps(references, indent=1)
-    notebook = assemble((root / "kaggle" / "story.md").read_text(encoding="utf-8"), files)
+    story = linked((root / "kaggle" / "story.md").read_text(encoding="utf-8"), home(root))
+    notebook = assemble(story, files)
     notebook["metadata"]["kaggle"] = {"accelerator": "nvidiaTeslaT4", "dataSources": [], "isGpuEnabled": True, "isInternetEnabled": True, "language": "python", "sourceType": "notebook"}
     (root / "kaggle" / "minigpt.ipynb").write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def contents(path: Path, skip: tuple[str, ...]) -> dict[str, bytes]:
+    "What is in a file, or in a folder's files by name; ends of lines as they are in git."
+    files = [path] if path.is_file() else path.rglob("*")
+    named = {file.relative_to(path): file for file in files if file.is_file()}
+    kept = {name: file for name, file in named.items() if not set(skip) & set(name.parts)}
+    read = {name.as_posix(): file.read_bytes() for name, file in kept.items()}
+    return {name: data.replace(b"\r\n", b"\n") for name, data in read.items()}
+
+
 def check() -> None:
     "Derive everything again in a copy and compare; exits naming what is stale and the command that mends it."
-    steps = {"nbs": (clean, "nbdev_clean"), "minigpt_course": (export, "make export"), "README.md": (readme, "make readme"), "readme_files": (lambda root: None, "make readme"), "kaggle": (kaggle, "make kaggle")}
+    steps = {"nbs": (clean, "python tools/derive.py clean"), "minigpt_course": (export, "make export"), "README.md": (readme, "make readme"), "readme_files": (lambda root: None, "make readme"), "kaggle": (kaggle, "make kaggle")}
     skip, stale = ("__pycache__", "runs", ".ipynb_checkpoints"), []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "minigpt_course"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "_course", *skip))
         for path, (derive, mend) in steps.items():
             derive(copy)
-            excluded = [word for name in skip for word in ("-x", name)]
-            if subprocess.run(["diff", "-rq", *excluded, ROOT / path, copy / path]).returncode: stale.append(f"{path} is stale: run {mend}")
+            kept, made = contents(ROOT / path, skip), contents(copy / path, skip)
+            names = kept.keys() | made.keys()
+            changed = [name for name in names if kept.get(name) != made.get(name)]
+            if changed:
+                stale.append(f"{path} is stale: run {mend} (changed: {' '.join(sorted(changed))})")
     if stale: sys.exit("\n".join(stale))
     print("derived files are fresh, notebooks are clean")
 
 
 if __name__ == "__main__":
-    what = {"check": check, "export": lambda: export(ROOT), "readme": lambda: readme(ROOT), "kaggle": lambda: kaggle(ROOT)}.get(sys.argv[-1])
+    what = {"check": check, "clean": lambda: clean(ROOT), "export": lambda: export(ROOT), "readme": lambda: readme(ROOT), "kaggle": lambda: kaggle(ROOT)}.get(sys.argv[-1])
     if not what: sys.exit(__doc__)
     what()
