@@ -21,7 +21,7 @@ STEPS = 200
 
 def write_text(folder: Path) -> None:
     "The manual again and again, to the character."
-    from minigpt_course.text import load_corpus
+    from minigpt_course.corpus import load_corpus
     manual = load_corpus("pydocs").text
     with open(folder / "text.txt", "w", encoding="utf-8", newline="") as file:
         for _ in range(CHARACTERS // len(manual)): file.write(manual)
@@ -32,14 +32,15 @@ def only_import(folder: Path) -> None: pass  # `main` has done it
 
 
 def encode(folder: Path) -> None:
-    from minigpt_course.scale import write_ids
+    from minigpt_course.corpus import write_ids
     write_ids(folder / "text.txt", folder / "ids")
 
 
 def train(folder: Path) -> None:
     from minigpt_course.gpt import GPT, GPTConfig
-    from minigpt_course.scale import IdFile
-    from minigpt_course.train import TrainConfig, train as run_training
+    from minigpt_course.corpus import IdFile
+    from minigpt_course.train import train as run_training
+    from minigpt_course.train import TrainConfig
     run_training(GPT(GPTConfig.laptop()), IdFile(folder / "ids"), TrainConfig.laptop(steps=STEPS))
 
 

@@ -23,9 +23,11 @@ from tqdm import tqdm
 
 from minigpt_course.bigram import evaluate
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.speed import MuonEngine
-from minigpt_course.text import CharTokenizer, Corpus, get_batch, load_corpus
-from minigpt_course.train import Engine, Run, TrainConfig
+pass  # FIXME
+from minigpt_course.corpus import load_corpus
+from minigpt_course.text import CharTokenizer, Corpus, get_batch
+from minigpt_course.runs import Run
+from minigpt_course.train import TrainConfig
 
 CONTEXT = 64
 TURNS = 20  # each contender's run is cut into so many turns; losses are looked at in the second half

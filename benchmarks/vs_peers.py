@@ -23,9 +23,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig, training_flops
-from minigpt_course.speed import ThreadsEngine, in_turns, matrix_product_rate
+from minigpt_course.speed import in_turns, matrix_product_rate
 from minigpt_course.text import CharTokenizer
-from minigpt_course.train import TrainConfig, make_optimizer, train_step
+from minigpt_course.optimizers import make_optimizer
+from minigpt_course.train import TrainConfig, train_step
 
 SIZES = {"laptop": (GPTConfig.laptop(dropout=0.0), 16), "13.1 M": (GPTConfig.kaggle(dropout=0.0), 4)}  # and windows in a batch
 LENGTH = 512  # characters to generate

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .fast import Dropout
 from .multihead import MultiHeadAttention
 
 # %% ../nbs/05_block.ipynb #05-008
@@ -15,20 +16,20 @@ ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
 
 
 class FeedForward(nn.Module):
-    "Each position works on its own numbers: widen four times, bend, come back. `(B, T, C) -> (B, T, C)`."
+    "Each position by itself: four times as wide, an activation, back. `(B, T, C) -> (B, T, C)`."
     def __init__(
         self,
         embed_dim: int,  # C
-        dropout: float = 0.0,  # share of the outputs that training forgets at random
-        activation: str = "relu",  # what bends: "relu" or "gelu"
+        dropout: float = 0.0,  # dropout probability of the outputs
+        activation: str = "relu",  # activation function: "relu" or "gelu"
     ):
         super().__init__()
-        self.widen = nn.Linear(embed_dim, 4 * embed_dim)
-        self.narrow = nn.Linear(4 * embed_dim, embed_dim)
-        self.dropout, self.activation = nn.Dropout(dropout), ACTIVATIONS[activation]
+        self.up_proj = nn.Linear(embed_dim, 4 * embed_dim)
+        self.down_proj = nn.Linear(4 * embed_dim, embed_dim)
+        self.dropout, self.activation = Dropout(dropout), ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.narrow(self.activation(self.widen(x))))
+        return self.dropout(self.down_proj(self.activation(self.up_proj(x))))
 
 # %% ../nbs/05_block.ipynb #05-026
 class GPTDecoderBlock(nn.Module):
@@ -37,7 +38,7 @@ class GPTDecoderBlock(nn.Module):
         self,
         embed_dim: int,  # C
         num_heads: int,  # H
-        dropout: float = 0.0,  # share that training forgets at random
+        dropout: float = 0.0,  # dropout probability
         output_projection: bool = False,  # see MultiHeadAttention
         activation: str = "relu",  # see FeedForward
     ):
@@ -56,13 +57,13 @@ def as_torch_layer(
 ) -> nn.TransformerEncoderLayer:  # PyTorch's own layer with the same weights
     "The same block made of torch's parts; call it with a causal mask. It is what ours is checked against."
     width, ours = block.norm1.normalized_shape[0], block.attention
-    if isinstance(ours.projection, nn.Linear): raise ValueError("a block with output_projection=True has no such twin here: compare one without")
+    if isinstance(ours.out_proj, nn.Linear): raise ValueError("a block with output_projection=True has no such twin here: compare one without")
     layer = nn.TransformerEncoderLayer(width, ours.num_heads, 4 * width, 0.0, block.feed_forward.activation, batch_first=True, norm_first=True)
     layer.to(ours.qkv.weight)
     layer.self_attn.in_proj_weight.data.copy_(ours.qkv.weight)
     layer.self_attn.out_proj.weight.data.copy_(torch.eye(width))
     for bias in layer.self_attn.in_proj_bias, layer.self_attn.out_proj.bias: bias.data.zero_()
-    pairs = (layer.norm1, block.norm1), (layer.norm2, block.norm2), (layer.linear1, block.feed_forward.widen), (layer.linear2, block.feed_forward.narrow)
+    pairs = (layer.norm1, block.norm1), (layer.norm2, block.norm2), (layer.linear1, block.feed_forward.up_proj), (layer.linear2, block.feed_forward.down_proj)
     for theirs, own in pairs: theirs.load_state_dict(own.state_dict())
     return layer
 
@@ -71,11 +72,11 @@ class BlockLM(nn.Module):
     "The next character from a stack of blocks."
     def __init__(self, vocab_size: int, context_length: int, embed_dim: int, num_heads: int, num_blocks: int = 1, **options):
         super().__init__()
-        self.token_table = nn.Embedding(vocab_size, embed_dim)
-        self.position_table = nn.Embedding(context_length, embed_dim)
+        self.token_embedding = nn.Embedding(vocab_size, embed_dim)
+        self.position_embedding = nn.Embedding(context_length, embed_dim)
         self.blocks = nn.Sequential(*(GPTDecoderBlock(embed_dim, num_heads, **options) for _ in range(num_blocks)))
         self.lm_head = nn.Linear(embed_dim, vocab_size)
 
     def forward(self, idx: Tensor) -> Tensor:
-        x = self.token_table(idx) + self.position_table.weight[: idx.shape[1]]  # (B, T) -> (B, T, C)
+        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T) -> (B, T, C)
         return self.lm_head(self.blocks(x))  # (B, T, V)

@@ -2,27 +2,27 @@
 
 # %% auto #0
 __all__ = ['Verdict', 'Wrong', 'Unanswered', 'expect', 'ask', 'ask_with', 'same', 'checker', 'check_share_lost',
-           'check_window_odds', 'check_sealed_batch', 'check_byte_fallback', 'check_pair_merge', 'check_surprise_units',
-           'check_mean_surprise', 'check_stable_cross_entropy', 'check_smoothing_weight', 'logits_of_pairs',
-           'check_trigram_lm', 'check_running_mean', 'check_score_variances', 'check_mended_attention',
-           'check_biased_weights', 'check_one_back', 'check_attention_cost', 'check_merge_unmerge',
-           'check_einsum_heads', 'check_grouped_attention', 'overwritten_tiles', 'check_attend_in_tiles',
-           'check_forget', 'check_mended_block', 'rms_slips', 'check_rms_norm', 'check_road_growth',
-           'check_folded_norm', 'check_modern_count', 'check_tie', 'check_stream', 'check_reading_flops',
-           'check_first_loss', 'check_adamw_on_paper', 'check_cosine_rate', 'check_clip_together', 'check_accumulate',
-           'check_should_stop', 'check_cache_cost', 'check_min_p', 'check_penalised', 'check_cached_lm',
-           'check_beam_search', 'check_ill_rows', 'gradients_of_steps', 'check_mended_fit', 'check_copied_share',
-           'check_influence', 'check_intensities', 'check_whole_step', 'run_turns', 'check_times_as_long',
-           'check_to_orthogonal', 'maps_to_weigh', 'same_head_entropy', 'check_head_entropy', 'walk_through',
-           'check_mean_head', 'traces', 'as_before', 'mean_head_trial', 'chance_trial', 'same_chance',
-           'check_by_chance', 'added_to_stream', 'same_constant', 'spread', 'share_slips', 'check_who_said',
-           'wrong_factor', 'check_run_hours', 'check_batch_gradient', 'check_my_windows', 'shuffled_anew',
-           'loses_nothing', 'check_scaled_step', 'check_split_c_attn', 'refusal', 'names_what_is_wrong',
-           'check_fitting_state', 'tensor_file', 'broken_files', 'check_header_shapes', 'layout_of', 'tensors_of',
-           'limited_sizes', 'shared_memory', 'check_shards', 'own_class', 'same_tokens', 'check_tokenizer_class',
-           'take_weights', 'places', 'calm_output', 'agree', 'looks_ahead', 'forgets', 'fate', 'drops', 'drops_weights',
-           'attention_slips', 'check_attention_class', 'block_slips', 'drops_in_part', 'check_block_class', 'gpt_slips',
-           'begins_and_learns', 'forgets_in_place', 'check_gpt_class']
+           'check_window_odds', 'check_training_batch', 'check_byte_fallback', 'check_pair_merge',
+           'check_surprise_units', 'check_mean_surprise', 'check_stable_cross_entropy', 'check_smoothing_weight',
+           'logits_of_pairs', 'check_trigram_lm', 'check_running_mean', 'check_score_variances',
+           'check_mended_attention', 'check_biased_weights', 'check_one_back', 'check_attention_cost',
+           'check_merge_unmerge', 'check_einsum_heads', 'check_grouped_attention', 'overwritten_tiles',
+           'check_attend_in_tiles', 'check_dropout', 'check_mended_block', 'rms_slips', 'check_rms_norm',
+           'check_stream_growth', 'check_folded_norm', 'check_modern_count', 'check_tie', 'check_stream',
+           'check_reading_flops', 'check_first_loss', 'check_adamw_on_paper', 'check_cosine_rate',
+           'check_clip_together', 'check_accumulate', 'check_should_stop', 'check_cache_cost', 'check_min_p',
+           'check_penalised', 'check_cached_lm', 'check_beam_search', 'check_faulty_rows', 'gradients_of_steps',
+           'check_mended_fit', 'check_copied_share', 'check_influence', 'check_intensities', 'check_whole_step',
+           'run_turns', 'check_times_as_long', 'check_to_orthogonal', 'maps_to_weigh', 'same_head_entropy',
+           'check_head_entropy', 'walk_through', 'check_mean_head', 'traces', 'as_before', 'mean_head_trial',
+           'chance_trial', 'same_chance', 'check_by_chance', 'added_to_stream', 'same_constant', 'spread',
+           'share_slips', 'check_who_said', 'wrong_factor', 'check_run_hours', 'check_batch_gradient',
+           'check_my_windows', 'shuffled_anew', 'loses_nothing', 'check_scaled_step', 'check_split_c_attn', 'refusal',
+           'names_what_is_wrong', 'check_fitting_state', 'tensor_file', 'broken_files', 'check_header_shapes',
+           'layout_of', 'tensors_of', 'limited_sizes', 'shared_memory', 'check_shards', 'own_class', 'same_tokens',
+           'check_tokenizer_class', 'take_weights', 'places', 'calm_output', 'agree', 'looks_ahead', 'forgets', 'fate',
+           'drops', 'drops_weights', 'attention_slips', 'check_attention_class', 'block_slips', 'drops_in_part',
+           'check_block_class', 'gpt_slips', 'begins_and_learns', 'dropout_in_place', 'check_gpt_class']
 
 # %% ../nbs/exercises.ipynb #ex-003
 """The exercises' checkers: each takes an answer, tries it, and says in words what is wrong. Source: nbs/exercises.ipynb."""
@@ -93,7 +93,7 @@ def same(
 def checker(
     check,  # takes the answers, raises `Wrong` or `Unanswered`, returns what to say when all is right
 ):
-    "A checker that answers with a `Verdict` whatever the answer does, and leaves the dice as they were."
+    "A checker that answers with a `Verdict` whatever the answer does, and leaves the generator as they were."
     @functools.wraps(check)
     def judge(*answers) -> Verdict:
         if any(answer is ... for answer in answers): return Verdict(None, "Not answered yet.")
@@ -135,17 +135,17 @@ def check_window_odds(windows, middle, near_start, unseen):
     slips = {0: "once on average is not once each", 1 - (9_800 / 9_900) ** 100: "that is the probability of being seen; the other one is asked",
              9_800 / 9_900: "that is for one window and not for 100, or for 100 windows of which one holds the place and not `middle`"}
     say("unseen", unseen, 0.3623, slips, "multiply the probability that one window misses the place, once for each window", 0.005)
-    dice = torch.Generator().manual_seed(0)
-    seen = torch.stack([get_batch(torch.arange(10_000), 100, 100, dice)[1].flatten().bincount(minlength=10_000) for _ in range(20)])
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.stack([get_batch(torch.arange(10_000), 100, 100, generator)[1].flatten().bincount(minlength=10_000) for _ in range(20)])
     share = (seen[:, 100:9_900] == 0).float().mean()
     return f"`get_batch` agrees: after as many targets as the text has characters, {share:.0%} of those in the middle had not been one."
 
 # %% ../nbs/exercises.ipynb #ex-020
 @checker
-def check_sealed_batch(draw_lessons):
-    "01, exercise 3: batches from the lessons alone, up to their last character."
+def check_training_batch(draw_examples):
+    "01, exercise 3: batches from the examples alone, up to their last character."
     ids = torch.randperm(60, generator=torch.Generator().manual_seed(1))
-    def draw(seed): return ask(draw_lessons, ids, 40, 2_000, 6, torch.Generator().manual_seed(seed))
+    def draw(seed): return ask(draw_examples, ids, 40, 2_000, 6, torch.Generator().manual_seed(seed))
     pair = draw(0)
     expect(isinstance(pair, (tuple, list)) and len(pair) == 2, "two things should come back, inputs and targets")
     x, y = pair
@@ -156,12 +156,12 @@ def check_sealed_batch(draw_lessons):
     expect(torch.equal(x[:, 1:], x[:, :-1] + 1), "a row of inputs is no run of neighbours: cut `ids[s : s + context_length]`")
     expect(not torch.equal(x, y), "the targets are the inputs themselves: each target should be the character one place later")
     expect(torch.equal(y, x + 1), "a target is not the character that follows its input: the targets begin at `s + 1`")
-    expect(y.max() < 40, f"a target came from place {y.max()}, but the exam begins at 40: a window must end before it, target included")
-    expect(y.max() == 39, f"of 2,000 windows the last target was at place {y.max()}, and the lessons end at 39: the starts stop too early")
+    expect(y.max() < 40, f"a target came from place {y.max()}, but the validation begins at 40: a window must end before it, target included")
+    expect(y.max() == 39, f"of 2,000 windows the last target was at place {y.max()}, and the examples end at 39: the starts stop too early")
     expect(x.min() == 0, f"no window begins before place {x.min()}: the starts should begin at 0")
     expect(torch.equal(ids[x], draw(0)[0]), "the same seed drew two batches that differ: `randint` uses a generator only if it is given")
     expect(not torch.equal(ids[x], draw(1)[0]), "generators with different seeds drew the same batch: use the one that is given")
-    return "The last lesson ends where the exam begins, and the same seed gives the same lessons."
+    return "The last lesson ends where the validation begins, and the same seed gives the same examples."
 
 # %% ../nbs/exercises.ipynb #ex-021
 @checker
@@ -282,13 +282,13 @@ def check_stable_cross_entropy(cross_entropy):
 # %% ../nbs/exercises.ipynb #ex-028
 @checker
 def check_smoothing_weight(choose_weight):
-    "02, exercise 4: the weight that is best on a held-back tenth of the lessons."
+    "02, exercise 4: the weight that is best on a held-back tenth of the examples."
     from minigpt_course.bigram import count_runs, counted_loss, counted_models, smoothed
     import random
-    dice, linked, weights = random.Random(0), [0], [1.5 ** (7 * k % 16) for k in range(16)] + [0.02]  # in no order
-    def rare(): return int(20 * dice.random() ** 2)  # small numbers more often
-    for _ in range(899): linked.append(rare() if dice.random() < 0.3 else (3 * linked[-1] + int(3 * dice.random())) % 20)
-    for text, kind in (linked, "whose characters are linked"), ([rare() for _ in range(900)], "of pure dice"):
+    generator, linked, weights = random.Random(0), [0], [1.5 ** (7 * k % 16) for k in range(16)] + [0.02]  # in no order
+    def rare(): return int(20 * generator.random() ** 2)  # small numbers more often
+    for _ in range(899): linked.append(rare() if generator.random() < 0.3 else (3 * linked[-1] + int(3 * generator.random())) % 20)
+    for text, kind in (linked, "whose characters are linked"), ([rare() for _ in range(900)], "of pure generator"):
         ids = torch.tensor(text)
         counts, simpler = count_runs(ids[:810], 2, 20), counted_models(ids[:810], 20)["frequencies"]
         def loss(weight, simpler=simpler): return counted_loss(smoothed(counts, simpler, weight), ids[810:])
@@ -296,11 +296,11 @@ def check_smoothing_weight(choose_weight):
         mine = ask(choose_weight, ids, 20, weights)
         expect(mine in weights, f"{mine} came back, which is none of the weights: return the weight, not its loss or its place")
         said = f"on a text {kind} you chose {mine:g}, expected {best:g}"
-        expect(mine != 0.02, f"{said}: the smallest wins when the trial exam is counted too, or a table judged on its own lessons")
+        expect(mine != 0.02, f"{said}: the smallest wins when the trial validation is counted too, or a table judged on its own examples")
         expect(mine != max(weights, key=loss), f"{said}: yours is the worst of all, and a lower loss is better")
         expect(mine == best or mine != alike, f"{said}: yours wins if the simpler model has all characters alike; lean on the frequencies")
         expect(mine == best, f"{said}: count pairs and frequencies in the first nine tenths, judge on the last, keep the lowest loss")
-    return f"Where pairs mean nothing the honest choice was {best:g}, nearly pure frequencies. And the exam is still sealed."
+    return f"Where pairs mean nothing the honest choice was {best:g}, nearly pure frequencies. And the validation is still sealed."
 
 # %% ../nbs/exercises.ipynb #ex-029
 def logits_of_pairs(
@@ -339,15 +339,15 @@ def check_trigram_lm(TrigramLM):
     words = "the same pair gives other logits further on in a window: only the present character and the one before may count"
     same(ask(model, row)[0, 1:], second[row[0, :-1], row[0, 1:]], words)
     same(ask(model, row[:, :1])[0], first[3, :1], "a window of one character should give the logits of any first position")
-    slopes = torch.autograd.grad(second[1, 2].sum(), (weights := list(model.parameters())), allow_unused=True)
-    for weight, slope in zip(weights, slopes): weight.data -= 0 if slope is None else slope
+    gradients = torch.autograd.grad(second[1, 2].sum(), (weights := list(model.parameters())), allow_unused=True)
+    for weight, gradient in zip(weights, gradients): weight.data -= 0 if gradient is None else gradient
     learnt = model(pairs)[:, 1].view(5, 5, 5)
     expect(torch.equal(learnt[1, 3], second[1, 3]) and torch.equal(learnt[3, 2], second[3, 2]), "what is learnt for the pair (1, 2) changes "
            "(1, 3) or (3, 2) too: a trigram has a row of its own for each pair, no sum or product of a row for each character")
     return "You have a trigram that learns. Each further character of past would make its table V times as large."
 
 # %% ../nbs/exercises.ipynb #ex-032
-from .attention import causal_weights
+from .attention import attention_weights
 
 # %% ../nbs/exercises.ipynb #ex-034
 @checker
@@ -403,7 +403,7 @@ def check_mended_attention(attend):
     torch.manual_seed(0)
     query, key, value = 2 * torch.randn(3, 4, 16)
     words = "on random numbers the weights are too flat or too sharp: divide the scores by the square root of D, here by 4, with D the last dimension"
-    same(ask(attend, query, key, value), causal_weights(query, key) @ value, words)
+    same(ask(attend, query, key, value), attention_weights(query, key) @ value, words)
     query, key, value = torch.full((3, 1), 20.0), torch.tensor([[0.0], [1.0], [20.0]]), torch.tensor([[1.0], [2.0], [3.0]])
     words = "where a future score is very large, the past has been rounded to nothing: dividing by the sum afterwards comes too late, mask before the softmax"
     same(ask(attend, query, key, value), [[1.0], [2.0], [3.0]], words)
@@ -418,7 +418,7 @@ def check_biased_weights(biased_weights):
     zero = torch.zeros(5, 4)
     show = lambda row: [round(value, 2) for value in row.tolist()]
     flat = ask(biased_weights, zero, zero, torch.zeros(5))
-    same(flat, causal_weights(zero, zero), "without bias and with equal scores, each row should spread its weight over its past and itself: is the future masked?")
+    same(flat, attention_weights(zero, zero), "without bias and with equal scores, each row should spread its weight over its past and itself: is the future masked?")
     one = ask(biased_weights, zero, zero, torch.tensor([0.0, 1, 0, 0, 0]))
     same(one.sum(dim=-1), torch.ones(5), "the rows no longer sum to one: the bias belongs to the scores, before the softmax")
     row = f"a bias of 1 for one place back should raise position 3 in the last row, and that row is {show(one[4])}: "
@@ -447,7 +447,7 @@ def check_one_back(one_back):
         expect(isinstance(pair, (tuple, list)) and len(pair) == 2, "return two tensors, `query, key`")
         query, key = pair
         expect(len(query) == len(key) == length, f"for length {length} query and key should have {length} rows, and have {len(query)} and {len(key)}")
-        weights = causal_weights(query, key)
+        weights = attention_weights(query, key)
         case = f"with length {length} and share {share}"
         expect(not weights.isnan().any(), f"{case} the weights are nan: infinity is no score; compute the score that gives the share")
         before, favourite = weights.diagonal(-1).double(), int(weights[-1].argmax())
@@ -456,7 +456,7 @@ def check_one_back(one_back):
         odds = before[-1] / (1 - before[-1])
         found, right = float((odds * (length - 1)).log()), math.log((length - 1) * share / (1 - share))
         words = f"{case} the last position gives {before[-1]:.3f}, with the score {found:.2f} where {right:.2f} is needed: "
-        expect(abs(found * query.shape[-1] ** 0.5 - right) > 1e-3, words + "`causal_weights` divides by √D, so multiply by it first")
+        expect(abs(found * query.shape[-1] ** 0.5 - right) > 1e-3, words + "`attention_weights` divides by √D, so multiply by it first")
         expect(abs(found - math.log(share / (1 - share))) > 1e-3, words + "it has not one rival but several")
         expect(before.min() > share - 1e-4, f"{case} position {int(before.argmin()) + 1} gives only {before.min():.3f} to the one before")
         expect(before[-1] < share + 1e-4, words + f"its share is eˢ / (eˢ + {length - 1}), since it has {length - 1} rivals, itself among them")
@@ -473,7 +473,7 @@ def check_attention_cost(attention_cost):
     expect(isinstance(costs, (tuple, list)) and len(costs) == 4, "return four numbers: parameters, making, looking, and the length at which the last two are equal")
     case = "with embed_dim=24, num_heads=4, length=10: "
     layer = MultiHeadAttention(24, 4)
-    q, k, v = layer.split(torch.zeros(1, 10, 24))
+    q, k, v = layer.split_heads(torch.zeros(1, 10, 24))
     wanted = sum(p.numel() for p in layer.parameters())
     same(costs[0], wanted, f"{case}{costs[0]:g} parameters, and the layer has {wanted}: three matrices of C × C, no bias, no output projection")
     same(costs[1], 10 * wanted, f"{case}making takes {10 * wanted} multiplications, not {costs[1]:g}: each position meets each parameter once")
@@ -593,15 +593,15 @@ def check_attend_in_tiles(attend_in_tiles):
     words = "in small tiles the answer is wrong: what was summed before must shrink by e to the power of old minus new maximum"
     for size in 1, 2, 3: same(ask(attend_in_tiles, query, overwritten_tiles(key, value, size)), wanted(key), words)
     high, low = "near 1,000: subtract the largest score before you raise", "near −1,000: the maximum begins at minus infinity, not at 0"
-    ends, slope = "that %s by 1,000 in each tile: the maximum is the largest score so far", torch.arange(-6000.0, 8000, 2000)[:, None]
-    for far, words in (2000, high), (-2000, low), (slope, ends % "rise"), (-slope, ends % "fall"):
+    ends, gradient = "that %s by 1,000 in each tile: the maximum is the largest score so far", torch.arange(-6000.0, 8000, 2000)[:, None]
+    for far, words in (2000, high), (-2000, low), (gradient, ends % "rise"), (-slope, ends % "fall"):
         shifted = key + far * query / query.square().sum()
         same(ask(attend_in_tiles, query, overwritten_tiles(shifted, value, 2)), wanted(shifted), "the answer is wrong or nan with scores " + words, tolerance=1e-3)
     return "A maximum, a sum and one vector replace the table: so a fused kernel attends to any length in fixed memory."
 
 # %% ../nbs/exercises.ipynb #ex-054
 @checker
-def check_forget(forget):
+def check_dropout(dropout):
     "05, exercise 1: inverted dropout."
     x = torch.randn(200, 100)
     before, mine = x.clone(), ask(forget, x, 0.25, True)
@@ -612,20 +612,20 @@ def check_forget(forget):
     lost, kept = zero.float().mean().item(), (mine / x)[~zero]
     expect(lost > 0, "nothing is forgotten in training: with share=0.25 about a quarter of the numbers should be zero")
     expect(abs(lost - 0.75) > 0.05, "with share=0.25 you forget three quarters: share is what goes, not what stays")
-    expect(not zero.all(0).any() and not zero.all(1).any(), "whole rows or columns are forgotten: throw the dice for each number")
+    expect(not zero.all(0).any() and not zero.all(1).any(), "whole rows or columns are forgotten: throw the generator for each number")
     expect(0.2 < lost < 0.3, f"with share=0.25 about a quarter should be zero, and {lost:.0%} is")
     by = kept.mean().item()
     expect(abs(by - 1) > 0.01, "what is left keeps its size, so the mean sinks by the share that is forgotten: enlarge it")
     expect(abs(by - 0.75) > 0.01, "you make what is left smaller: divide by 1 - share, do not multiply")
     expect(abs(by - 4) > 0.01, "you divide by share, and what stays is 1 - share")
     same(kept, torch.full_like(kept, 4 / 3), f"what is left should grow by 1 / (1 - 0.25) = 1.33, and grows by {by:.2f}")
-    expect(not torch.equal(ask(forget, x, 0.25, True), mine), "two calls forget the same numbers: throw new dice each time")
+    expect(not torch.equal(ask(forget, x, 0.25, True), mine), "two calls forget the same numbers: throw new generator each time")
     return "No single number is reliable now, and yet the mean is, so evaluation needs no correction."
 
 # %% ../nbs/exercises.ipynb #ex-056
 @checker
 def check_mended_block(block):
-    "05, exercise 2: a block with its norms at the turn-offs and nothing on the road."
+    "05, exercise 2: a block with its norms at the turn-offs and nothing on the stream."
     x, given, asked = torch.tensor([[[1.0, 3, 8], [2, -1, 5]]]), [], []
     def norm(x): return F.layer_norm(x, x.shape[-1:])
     def twice(x): return 2 * norm(x)
@@ -633,20 +633,20 @@ def check_mended_block(block):
     def think(x): return given.append(x.clone()) or asked.append("feed-forward") or x.flip(-1) - 2
     silent = ask(block, x.clone(), norm, torch.zeros_like, norm, torch.zeros_like)
     expect(torch.is_tensor(silent) and silent.shape == x.shape, "what leaves the block should have the shape of what came in")
-    expect(silent.any(), "with both layers silent, nothing leaves the block: a plus sign is missing, and the road is cut")
-    expect(not silent.allclose(norm(x), atol=1e-3), "with both layers silent, a normalised x leaves: a norm stands on the road")
+    expect(silent.any(), "with both layers silent, nothing leaves the block: a plus sign is missing, and the stream is cut")
+    expect(not silent.allclose(norm(x), atol=1e-3), "with both layers silent, a normalised x leaves: a norm stands on the stream")
     same(silent, x, "with both layers silent, exactly what came in should leave")
     mine = ask(block, kept := x.clone(), norm, note, twice, think)
     expect(torch.equal(kept, x), "your block wrote into the caller's x: use x = x + ..., not x += ...")
     expect(len(given) == 2, f"ask each layer once, for with dropout two answers differ: {len(given)} questions were asked, not 2")
     expect(asked == ["attention", "feed-forward"], "feed-forward is asked first: a block gathers from the past before it thinks about it")
-    same(given[0], norm(x), "attention should be asked with norm1(x), a normalised copy of the road")
-    road = x + norm(x).cumsum(dim=-1) + 1
-    expect(not given[1].allclose(road), "feed-forward is asked with the bare road: its norm belongs before it")
+    same(given[0], norm(x), "attention should be asked with norm1(x), a normalised copy of the stream")
+    stream = x + norm(x).cumsum(dim=-1) + 1
+    expect(not given[1].allclose(stream), "feed-forward is asked with the bare stream: its norm belongs before it")
     expect(not given[1].allclose(twice(x)), "feed-forward does not see what attention collected: it is asked before the first sum")
-    same(given[1], twice(road), "feed-forward should be asked with norm2 of the road after attention")
-    same(mine, road + twice(road).flip(-1) - 2, "what leaves should be the road after attention plus feed-forward's answer")
-    return "Whatever the two layers do, the road now passes through your block untouched."
+    same(given[1], twice(stream), "feed-forward should be asked with norm2 of the stream after attention")
+    same(mine, stream + twice(stream).flip(-1) - 2, "what leaves should be the stream after attention plus feed-forward's answer")
+    return "Whatever the two layers do, the stream now passes through your block untouched."
 
 # %% ../nbs/exercises.ipynb #ex-057
 def rms_slips(
@@ -695,28 +695,28 @@ def check_rms_norm(RMSNorm):
 
 # %% ../nbs/exercises.ipynb #ex-060
 @checker
-def check_road_growth(road_rms, allowed_rms):
+def check_stream_growth(stream_rms, allowed_rms):
     "05, exercise 4: the size of the residual stream by depth, predicted."
     def measured(num_blocks, added):
-        road = torch.randn(100_000)
-        for _ in range(2 * num_blocks): road += added * torch.randn(100_000)
-        return road.square().mean().sqrt().item()
+        stream = torch.randn(100_000)
+        for _ in range(2 * num_blocks): stream += added * torch.randn(100_000)
+        return stream.square().mean().sqrt().item()
     def close(one, two): return abs(one - two) < 0.02 * abs(two)
-    mine, factor = ask(road_rms, 6, 0.6), "your road grows by a factor: behind a norm, contributions do not grow with the road"
+    mine, factor = ask(stream_rms, 6, 0.6), "your stream grows by a factor: behind a norm, contributions do not grow with the stream"
     for mistake, words in (
         (4.6, "you add the sizes, and once a block: it is mean squares that add, twice a block"), (8.2, "you add the sizes, 1 + 12 * 0.6: independent numbers partly cancel, and it is their mean squares that add"),
         (1.778, "you have six contributions, and six blocks make twelve: attention and feed-forward each add one"),
-        (5.32, "this is the mean square: the RMS is its root"), (2.078, "this is what was added: the road itself began with RMS 1"),
+        (5.32, "this is the mean square: the RMS is its root"), (2.078, "this is what was added: the stream itself began with RMS 1"),
         (1.36**6, factor), (1.6**12, factor), (1.6**6, factor),
     ): expect(not close(mine, mistake), words)
     for case in (6, 0.6), (3, 0.8), (10, 0.2):
-        same(ask(road_rms, *case), found := measured(*case), f"for num_blocks, added = {case} a road measures {found:.2f}", "the RMS", 0.02)
+        same(ask(stream_rms, *case), found := measured(*case), f"for num_blocks, added = {case} a stream measures {found:.2f}", "the RMS", 0.02)
     for blocks, largest in (8, 3.0), (2, 2.0):
         each = ask(allowed_rms, blocks, largest)
         expect(not isinstance(each, complex), "allowed_rms gives a complex number: you take the root of something negative")
         found = measured(blocks, float(each))
-        why = {3**0.5: "did you forget to square largest?", 10**0.5: "did you forget what the road begins with?"}
-        told = next((words for end, words in why.items() if blocks == 8 and close(found, end)), "solve road_rms for added.")
+        why = {3**0.5: "did you forget to square largest?", 10**0.5: "did you forget what the stream begins with?"}
+        told = next((words for end, words in why.items() if blocks == 8 and close(found, end)), "solve stream_rms for added.")
         expect(close(found, largest), f"with your {each:.3f}, {blocks} blocks end at {found:.2f} instead of {largest}: {told}")
     return "With contributions of 1 / sqrt(2 * num_blocks) any depth ends at sqrt(2). GPT-2 shrinks its turn-offs' initial weights so."
 
@@ -780,7 +780,7 @@ def check_tie(tie):
     count = sum(p.numel() for p in model.parameters())
     model = ask(tie, model)
     expect(isinstance(model, GPT), f"the result should be the model, and is a {type(model).__name__}")
-    table, head = model.token_table.weight, model.lm_head.weight
+    table, head = model.token_embedding.weight, model.lm_head.weight
     if table.data_ptr() != head.data_ptr():
         expect(not torch.equal(table, head), "the matrices are equal, but two: this is a copy, and one step of training pulls them apart")
         raise Wrong("table and lm_head have matrices of their own, with different numbers: nothing is tied")
@@ -810,8 +810,8 @@ def check_stream(StreamGPT):
     expect(stream.shape != (3, 2, 7, 12), "there are 3 entries for 3 blocks: what enters the first block is a fourth, and comes first")
     expect(stream.shape != (2, 4, 7, 12), "depth is the second dimension and should be the first: torch.stack without dim puts it there")
     expect(stream.shape == (4, 2, 7, 12), f"the stream should be (num_blocks + 1, B, T, C) = (4, 2, 7, 12), and is {tuple(stream.shape)}")
-    expect(not stream[0].allclose(plain.norm(right[0]), atol=1e-4), "the stream is normalised: give back the road as it is, without norm")
-    expect(not stream[1].allclose(right[1] - right[0], atol=1e-4), "these are contributions: give back the road, their sum so far")
+    expect(not stream[0].allclose(plain.norm(right[0]), atol=1e-4), "the stream is normalised: give back the stream as it is, without norm")
+    expect(not stream[1].allclose(right[1] - right[0], atol=1e-4), "these are contributions: give back the stream, their sum so far")
     same(stream[0], right[0], "stream[0] should be self.embed(idx), characters and positions")
     for k in 1, 2, 3: same(stream[k], right[k], f"stream[{k}] should be what block {k - 1} returns for stream[{k - 1}], without a norm")
     same(logits, plain(idx).detach(), "the logits differ from those of GPT: norm stands between the last block and lm_head")
@@ -907,8 +907,8 @@ def check_cosine_rate(cosine_rate):
     same(rate(1, 5), 0.12, "the second of five warm-up updates should have two fifths of 0.3: the line goes through 0, not through the final rate", "the rate")
     why = "measure how far it has fallen from the end of the warm-up" if rate(10) < 0.3 else "step 10 belongs to the wave already, and a wave is never above `highest`"
     same(rate(10), 0.3, f"when the warm-up of 10 steps ends, the wave should begin at 0.3, and it is at {rate(10):.4f}: {why}", "the rate")
-    expect(abs(rate(110)) > 1e-6, "at the end the rate is 0: it should be the share final_rate of the highest")
-    expect(abs(rate(110) - 0.1) > 1e-6, "at the end the rate is final_rate itself: it should be that share of the highest, here 0.1 of 0.3")
+    expect(abs(rate(110)) > 1e-6, "at the end the rate is 0: it should be the share min_lr_ratio of the highest")
+    expect(abs(rate(110) - 0.1) > 1e-6, "at the end the rate is min_lr_ratio itself: it should be that share of the highest, here 0.1 of 0.3")
     same(rate(110), 0.03, f"at the end the rate should be 0.1 of 0.3, and is {rate(110):.4f}", "the rate")
     why = "half a wave is math.pi, a quarter is math.pi / 2" if abs(rate(60) - 0.2209) < 1e-3 else "the wave is shrunk to fit between the two, not cut off"
     same(rate(60), 0.165, f"half way down the rate should be half way between 0.3 and 0.03, and is {rate(60):.4f}: {why}", "the rate")
@@ -948,14 +948,14 @@ def check_accumulate(accumulate):
     from minigpt_course.bigram import BigramLM
     torch.manual_seed(0)
     model, passes = BigramLM(6), []
-    model.register_forward_pre_hook(lambda module, inputs: passes.append((len(inputs[0]), model.token_table.weight.grad)))
-    def loss_of(x, y): return F.cross_entropy(model.token_table(x).flatten(0, 1), y.flatten())
+    model.register_forward_pre_hook(lambda module, inputs: passes.append((len(inputs[0]), model.token_embedding.weight.grad)))
+    def loss_of(x, y): return F.cross_entropy(model.token_embedding(x).flatten(0, 1), y.flatten())
     for windows, parts in (6, 2), (5, 2), (5, 4):
         x, y = torch.randint(6, (2, windows, 3))
-        wanted, last = (torch.autograd.grad(loss_of(*part), model.token_table.weight)[0] for part in ((x, y), (x.chunk(parts)[-1], y.chunk(parts)[-1])))
-        model.token_table.weight.grad = None
+        wanted, last = (torch.autograd.grad(loss_of(*part), model.token_embedding.weight)[0] for part in ((x, y), (x.chunk(parts)[-1], y.chunk(parts)[-1])))
+        model.token_embedding.weight.grad = None
         passes.clear()
-        loss, mine, what = ask(accumulate, model, x, y, parts), model.token_table.weight.grad, f"{windows} windows in {parts} parts: "
+        loss, mine, what = ask(accumulate, model, x, y, parts), model.token_embedding.weight.grad, f"{windows} windows in {parts} parts: "
         expect(mine is not None, what + "the model has no gradients afterwards: call backward on each part's loss")
         expect(passes and max(size for size, _ in passes) < windows, what + "the whole batch went through the model at once, which saves no memory")
         expect(all(gradient is not None for _, gradient in passes[1:]), what + "backward came only after all parts, so all their graphs were kept at once: call it in the loop")
@@ -965,34 +965,34 @@ def check_accumulate(accumulate):
         expect(not getattr(loss, "requires_grad", False), what + "the loss that you return still hangs on the graph of every part, so all are kept: add up loss.item()")
         same(loss, loss_of(x, y).item(), what + f"the gradient is right, but the loss returned is {float(loss):.4f} and that of the whole batch {loss_of(x, y).item():.4f}: add up every part's share", "the loss")
     ask(accumulate, model, x, y, parts)
-    same(model.token_table.weight.grad, wanted, "a second call found the gradients of the first and added to them: zero_grad belongs before the loop", "the gradient")
+    same(model.token_embedding.weight.grad, wanted, "a second call found the gradients of the first and added to them: zero_grad belongs before the loop", "the gradient")
     return "The size of a batch is no longer bounded by memory: notebook 12 uses the same sum over many machines."
 
 # %% ../nbs/exercises.ipynb #ex-075
 @checker
 def check_should_stop(should_stop):
     "07, exercise 5: early stopping from a curve."
-    from minigpt_course.train import LearningCurve
-    def curve(*exams):  # an exam at every third row; the training loss always falls
-        losses = [loss for exam in exams for loss in (exam, math.nan, math.nan)]
+    from minigpt_course.runs import LearningCurve
+    def curve(*validations):  # a validation at every third row; the training loss always falls
+        losses = [loss for validation in validations for loss in (validation, math.nan, math.nan)]
         return LearningCurve([[i, 8 * i, 0.1 * i, 3 - 0.01 * i, loss, 0.01, 1.0] for i, loss in enumerate(losses)])
-    def stops(patience, least, *exams): return bool(should_stop(curve(*exams), patience, least))
+    def stops(patience, least, *validations): return bool(should_stop(curve(*validations), patience, least))
     first = ask(should_stop, curve(3.0, 2.0, 2.1, 2.2, 2.3, 2.4, 2.5), 3, 0.0)
-    expect(first, "after the exams 3, 2, 2.1, 2.2, 2.3, 2.4, 2.5 your answer goes on, with a patience of 3, though five exams have passed since the best: judge by the validation loss, from the whole curve, and stop at three or more")
-    for patience, least, exams, wanted, words in [
-        (3, 0.0, (3.0, 2.0, 2.1, 2.2, 2.3), True, "three exams have passed since the best, and that is the patience: stop now, not one exam later"),
-        (3, 0.0, (3.0, 2.0, 2.1, 2.2), False, "only two exams have passed since the best, and patience is 3. Count exams, not rows: most rows have none"),
-        (2, 0.0, (3.0, 2.5, 2.0, 1.5, 1.2), False, "every exam was better than the one before, so there is no reason to stop. Look at the validation loss, and put the count back at each progress"),
-        (3, 0.0, (2.0, 2.4, 2.2, 2.1), True, "2.2 and 2.1 are lower than the exam before them, but not than the best, 2: compare with the best"),
-        (3, 0.0, (3.0, 3.1, 3.2, 2.0, 2.1), False, "there were three exams without progress, but not in a row: progress puts the count back to 0"),
-        (2, 0.0, (2.0, 2.0, 2.0), True, "an exam as good as the best is no progress: its loss must be lower"),
+    expect(first, "after the validations 3, 2, 2.1, 2.2, 2.3, 2.4, 2.5 your answer goes on, with a patience of 3, though five validations have passed since the best: judge by the validation loss, from the whole curve, and stop at three or more")
+    for patience, least, validations, wanted, words in [
+        (3, 0.0, (3.0, 2.0, 2.1, 2.2, 2.3), True, "three validations have passed since the best, and that is the patience: stop now, not one validation later"),
+        (3, 0.0, (3.0, 2.0, 2.1, 2.2), False, "only two validations have passed since the best, and patience is 3. Count validations, not rows: most rows have none"),
+        (2, 0.0, (3.0, 2.5, 2.0, 1.5, 1.2), False, "every validation was better than the one before, so there is no reason to stop. Look at the validation loss, and put the count back at each progress"),
+        (3, 0.0, (2.0, 2.4, 2.2, 2.1), True, "2.2 and 2.1 are lower than the validation before them, but not than the best, 2: compare with the best"),
+        (3, 0.0, (3.0, 3.1, 3.2, 2.0, 2.1), False, "there were three validations without progress, but not in a row: progress puts the count back to 0"),
+        (2, 0.0, (2.0, 2.0, 2.0), True, "a validation as good as the best is no progress: its loss must be lower"),
         (2, 0.1, (3.0, 2.95, 2.92), True, "gains of 0.05 and 0.08 over the best are no progress where least is 0.1"),
-        (2, 0.0, (3.0, 2.5, 2.0, 2.6), False, "2 was progress, and only one exam has passed since then"),
-        (2, 0.1, (3.0, 2.94, 2.88, 2.87), False, "2.88 is more than 0.1 below 3, the best that counted: an exam that did not count must not become the best"),
-        (1, 0.0, (), False, "before the first exam there is nothing to judge by: go on"),
+        (2, 0.0, (3.0, 2.5, 2.0, 2.6), False, "2 was progress, and only one validation has passed since then"),
+        (2, 0.1, (3.0, 2.94, 2.88, 2.87), False, "2.88 is more than 0.1 below 3, the best that counted: a validation that did not count must not become the best"),
+        (1, 0.0, (), False, "before the first validation there is nothing to judge by: go on"),
     ]:
-        seen = ask_with(f"with the exams {exams}", stops, patience, least, *exams)
-        expect(seen == wanted, f"after {exams} with patience {patience} and least {least} your answer {'stops' if seen else 'goes on'}: {words}")
+        seen = ask_with(f"with the validations {validations}", stops, patience, least, *validations)
+        expect(seen == wanted, f"after {validations} with patience {patience} and least {least} your answer {'stops' if seen else 'goes on'}: {words}")
     return "Your rule can be given to `train`, and a run that was killed and resumed stops at the same step."
 
 # %% ../nbs/exercises.ipynb #ex-077
@@ -1068,7 +1068,7 @@ def check_cached_lm(CachedLM):
         raise Unanswered
     torch.manual_seed(0)
     model, idx = AttentionLM(7, 12, 6).requires_grad_(False), torch.randint(7, (1, 9))
-    positions = model.position_table.weight.clone()
+    positions = model.position_embedding.weight.clone()
     for scale, sizes, words in [
         (1.0, [9], "a text fed in one piece should give the model's logits: that was right in the broken class, so look at what you changed in the slice of positions and in the mask"),
         (0.0, [1] * 9, "one character at a time gives other logits, even with all positions set to zero. A new character sees all of the past: shift the triangle of the future by the length of the past, and keep all keys and values in the order in which they were fed"),
@@ -1076,7 +1076,7 @@ def check_cached_lm(CachedLM):
         (1.0, [1] * 9, "with positions set to zero all is right, with real ones it is not: the new characters stand after what was fed before, so the slice of the position table begins there"),
         (1.0, [4, 3, 2], "pieces of 4, 3 and 2 characters have wrong positions: count the characters that were fed before, not the pieces"),
     ]:
-        model.position_table.weight.copy_(scale * positions)
+        model.position_embedding.weight.copy_(scale * positions)
         cache = ask(CachedLM, model)
         pieces = [ask(cache.feed, piece) for piece in idx.split(sizes, dim=1)]
         expect([tuple(p.shape) for p in pieces] == [(1, n, 7) for n in sizes], f"pieces of {sizes} ids gave logits of shapes {[tuple(p.shape) for p in pieces]}, expected (1, T, 7) for each: give the logits of all T positions; a 0 in a shape comes of an empty slice of positions")
@@ -1112,7 +1112,7 @@ def check_beam_search(beam_search):
 
 # %% ../nbs/exercises.ipynb #ex-084
 @checker
-def check_ill_rows(mask_after, wrong_axis, zero_mask):
+def check_faulty_rows(mask_after, wrong_axis, zero_mask):
     "09, exercise 1: what the rows of three ill layers sum to, with four equal scores."
     from minigpt_course.diagnose import MaskAfterSoftmax, WrongAxis, weight_sums
     def row(mine, name):
@@ -1145,19 +1145,19 @@ def gradients_of_steps(
     last: int,  # where the targets do
 ) -> torch.Tensor:
     "The gradients that the steps should have seen."
-    slopes = lambda weight, x: torch.autograd.grad(F.cross_entropy(weight.requires_grad_()[x[:, first : first + 8]].flatten(0, 1), x[:, last : last + 8].flatten()), weight)[0]
-    return torch.stack([slopes(weight, x) for (weight, _), x in zip(steps, windows)])
+    gradients = lambda weight, x: torch.autograd.grad(F.cross_entropy(weight.requires_grad_()[x[:, first : first + 8]].flatten(0, 1), x[:, last : last + 8].flatten()), weight)[0]
+    return torch.stack([gradients(weight, x) for (weight, _), x in zip(steps, windows)])
 
 # %% ../nbs/exercises.ipynb #ex-087
 @checker
 def check_mended_fit(fit):
     "09, exercise 2: a loop with targets the wrong way, gradients that pile up and a mode that stays."
-    model, modes, exams, steps = nn.Embedding.from_pretrained(torch.zeros(7, 7), freeze=False).eval(), [], [], []
+    model, modes, validations, steps = nn.Embedding.from_pretrained(torch.zeros(7, 7), freeze=False).eval(), [], [], []
     ids, starts = torch.randint(7, (60,), generator=torch.Generator().manual_seed(0)), torch.tensor([[0, 11], [23, 5], [31, 40], [8, 19]])
     model.register_forward_pre_hook(lambda layer, given: modes.append(layer.training))
     optimizer, old, model.weight.grad = torch.optim.SGD(model.parameters(), lr=0.5), torch.ones(7, 7), torch.ones(7, 7)
     optimizer.register_step_pre_hook(lambda *_: steps.append((model.weight.detach().clone(), torch.zeros(7, 7) if model.weight.grad is None else model.weight.grad.clone())))
-    results = ask(fit, model, optimizer, ids, starts, lambda model: exams.append((model.training, len(steps))) or len(exams) / 8)
+    results = ask(fit, model, optimizer, ids, starts, lambda model: validations.append((model.training, len(steps))) or len(validations) / 8)
     expect(len(modes) == len(steps) == 4, f"four rows of starts ask for four steps, and there were {len(steps)} steps and {len(modes)} passes through the model")
     windows, seen = ids[starts[..., None] + torch.arange(9)], torch.stack([gradient for _, gradient in steps])  # (4, 2, 9)
     gradients = functools.partial(gradients_of_steps, steps, windows)
@@ -1168,61 +1168,63 @@ def check_mended_fit(fit):
         (seen.any(), "every step was made with a gradient of zero: backward is missing, or zero_grad stands between backward and step"),
         (not any(torch.allclose(seen, before + (right := gradients(0, 1)).cumsum(0), atol=1e-5) for before in (old, 0 * old)), "each step still has the gradients of all steps before it: backward adds to what is there, so call optimizer.zero_grad() before it"),
         (torch.allclose(seen, right, atol=1e-5), "the first step has the gradients that were left over from elsewhere: zero_grad belongs before backward, not only after step" if is_like(right) else "a step was made with another gradient than that of its own batch: look at the slices, at zero_grad and at the loss"),
-        (all(modes), ("after an exam the model stays in evaluation mode, and the next step drops nothing" if modes[0] else "the model came in evaluation mode, and the first step was made in it, without dropout") + ": call model.train() at the beginning of each step"),
-        (not any(training for training, _ in exams), "an exam was held in training mode, with dropout at work: call model.eval() before it"),
-        ([made for _, made in exams] == [2, 4], f"two exams belong after the second and the fourth step, and they were held when {[made for _, made in exams]} steps had been made"),
-        (list(results) == [1 / 8, 2 / 8], f"fit should return what the exams gave, in order, and returned {results}"),
+        (all(modes), ("after a validation the model stays in evaluation mode, and the next step drops nothing" if modes[0] else "the model came in evaluation mode, and the first step was made in it, without dropout") + ": call model.train() at the beginning of each step"),
+        (not any(training for training, _ in validations), "a validation was held in training mode, with dropout at work: call model.eval() before it"),
+        ([made for _, made in validations] == [2, 4], f"two validations belong after the second and the fourth step, and they were held when {[made for _, made in validations]} steps had been made"),
+        (list(results) == [1 / 8, 2 / 8], f"fit should return what the validations gave, in order, and returned {results}"),
     ]: expect(healthy, words)
     return "None of the three would ever have stopped the run. You found them by what they do, which is how they are found."
 
 # %% ../nbs/exercises.ipynb #ex-088
 @checker
 def check_copied_share(copied_share):
-    "09, exercise 3: the share of held-out characters in a run that stands in the training part."
-    from minigpt_course.diagnose import overlap
+    "09, exercise 3: the share of validation characters in a run that stands in the training part."
+    from minigpt_course.probes import overlap
     count = list(range(10, 30))
-    for train, exam, n, wanted, slips in [
-        (count, count[4:10], 3, 1.0, {0: "no run is found at all. A set of tensors never finds one again: make tuples", 5 / 6: "the last held-out run is missing: there are len - n + 1 runs",
+    for train, validation, n, wanted, slips in [
+        (count, count[4:10], 3, 1.0, {0: "no run is found at all. A set of tensors never finds one again: make tuples", 5 / 6: "the last validation run is missing: there are len - n + 1 runs",
             4 / 6: "only the first character of each run is marked: mark all n", 1 / 6: "runs are counted, and divided by characters", 1 / 2: "the training part's runs begin at every n-th place only: they begin anywhere", 2: "characters that are in two runs are counted twice: mark them, then count the marks"}),
         (count, [1, 2, 3, 4, 5, 6], 3, 0.0, {}),
         (count, [1, 11, 12, 13, 2, 3], 3, 0.5, {1 / 4: "that is one of four runs. The question is about characters, and all three of that run are copied", 1 / 6: "only the first character of the run is marked: mark all n",
-            0: "the run that is copied begins at the second held-out character: try every beginning"}),
+            0: "the run that is copied begins at the second validation character: try every beginning"}),
         (count, [11, 12, 13, 14, 2, 3, 4, 5], 3, 0.5, {6 / 8: "characters that are in two runs are counted twice: mark them, then count the marks"}),
         (count, [1, 2, 3, 27, 28, 29], 3, 0.5, {0: "the last run of both parts is the same, and it was missed: there are len - n + 1 runs"}),
         (count, [12, 11, 10, 14, 13, 12], 3, 0.0, {1: "the characters are all in the training part, but none of their runs is: the order matters"}),
         (count, [10, 11], 3, 0.0, {1: "two characters are no run of three"}), ([10, 11], count[:2], 3, 0.0, {1: "two characters are no run of three"}), ([10, 11], count, 3, 0.0, {}),
         ([1, 23], [12, 3], 2, 0.0, {1: "1, 23 and 12, 3 are different runs: do not glue numbers together"}),
     ]:
-        mine = ask_with(f"with parts of {len(train)} and {len(exam)} characters and runs of {n}", copied_share, torch.tensor(train), torch.tensor(exam), n)
+        mine = ask_with(f"with parts of {len(train)} and {len(validation)} characters and runs of {n}", copied_share, torch.tensor(train), torch.tensor(validation), n)
         mine = round(float(mine), 4) if isinstance(mine, numbers.Real) or isinstance(mine, torch.Tensor) and mine.dim() == 0 else mine
-        words = next((words for slip, words in slips.items() if isinstance(mine, float) and abs(mine - slip) < 1e-3), "mark every held-out character that lies in a known run, then take the share that is marked")
-        same(mine, wanted, f"training part {', '.join(map(str, train)) if len(train) < 9 else '10 to 29'}, held-out part {', '.join(map(str, exam)) if len(exam) < 9 else '10 to 29'}, runs of {n}: you get {mine}, expected {wanted}. {words[0].upper()}{words[1:]}", "the share")
+        words = next((words for slip, words in slips.items() if isinstance(mine, float) and abs(mine - slip) < 1e-3), "mark every validation character that lies in a known run, then take the share that is marked")
+        same(mine, wanted, f"training part {', '.join(map(str, train)) if len(train) < 9 else '10 to 29'}, validation set {', '.join(map(str, validation)) if len(validation) < 9 else '10 to 29'}, runs of {n}: you get {mine}, expected {wanted}. {words[0].upper()}{words[1:]}", "the share")
     train = torch.randint(50, (600,), generator=torch.Generator().manual_seed(0))
-    exam = torch.where(torch.arange(240) % 10 == 0, 77, train[101:341])  # every tenth character is changed
-    same(ask(copied_share, train, exam, 6), 0.9, "of a copy with every tenth character changed, nine tenths lie in copied runs of 6: runs begin anywhere, in both parts", "the share")
-    return f"Of a copy with every tenth character changed your instrument finds 90%, and `overlap` finds {overlap(train, exam):.0%}."
+    validation = torch.where(torch.arange(240) % 10 == 0, 77, train[101:341])  # every tenth character is changed
+    same(ask(copied_share, train, validation, 6), 0.9, "of a copy with every tenth character changed, nine tenths lie in copied runs of 6: runs begin anywhere, in both parts", "the share")
+    return f"Of a copy with every tenth character changed your instrument finds 90%, and `overlap` finds {overlap(train, validation):.0%}."
 
 # %% ../nbs/exercises.ipynb #ex-090
 @checker
 def check_influence(influence):
     "09, exercise 4: who depends on whom, by all derivatives."
-    from minigpt_course.diagnose import GPTDecoderBlock, MultiHeadAttention, SeesOneAhead
+    from minigpt_course.block import GPTDecoderBlock
+    from minigpt_course.faults import MaskOffByOne
+    from minigpt_course.multihead import MultiHeadAttention
     torch.manual_seed(0)
     block, x = GPTDecoderBlock(6, 2), torch.randn(5, 6, dtype=torch.double)
-    block.attention.__class__ = SeesOneAhead
+    block.attention.__class__ = MaskOffByOne
     steps = 1e-5 * torch.eye(30, dtype=torch.double).view(30, 5, 6)  # one for each number of the input
     for layer, name in (nn.Linear(6, 6), "a layer that treats each position by itself"), (MultiHeadAttention(6, 2), "healthy attention"), (nn.LayerNorm(6), "a LayerNorm"), (block, "a block whose mask is off by one, behind a LayerNorm"):
         layer, what = layer.double().eval(), f"for {name}: "
         for weight in layer.parameters(): weight.grad = torch.ones_like(weight)
-        with torch.no_grad(): slopes = ((layer(x + steps) - layer(x - steps)) / 2e-5).view(5, 6, 5, 6).permute(2, 3, 0, 1)  # outputs first
-        wanted, mine, summed = slopes.pow(2).sum((1, 3)).sqrt(), ask(influence, layer, x.clone()), "you took the derivatives of each output's sum, in which its numbers can cancel: each number of the output needs its own"
+        with torch.no_grad(): gradients = ((layer(x + steps) - layer(x - steps)) / 2e-5).view(5, 6, 5, 6).permute(2, 3, 0, 1)  # outputs first
+        wanted, mine, summed = gradients.pow(2).sum((1, 3)).sqrt(), ask(influence, layer, x.clone()), "you took the derivatives of each output's sum, in which its numbers can cancel: each number of the output needs its own"
         expect(isinstance(mine, torch.Tensor) and mine.shape == (5, 5), what + f"five positions of six numbers came in, so a (5, 5) tensor should come out, and it is {tuple(mine.shape) if isinstance(mine, torch.Tensor) else type(mine).__name__}: add up over both C")
         expect(all(weight.grad is not None and (weight.grad == 1).all() for weight in layer.parameters()), what + "the gradients of the layer's weights are others now: backward adds to them, zero_grad wipes them. Use torch.autograd.grad or jacobian")
         for slip, words in [
-            (slopes.sum(1).norm(dim=-1), summed), (slopes.sum(1).abs().sum(-1), summed), (slopes.sum(1).abs().amax(-1), summed),
-            (slopes.sum((1, 3)).abs(), "you added up the derivatives themselves, so that plus and minus cancel: square them first"),
-            (wanted**2, "those are the sums of the squares: take the root"), (slopes.abs().amax((1, 3)), "those are the largest derivatives: all of them belong into the root of the sum of squares"),
-            (slopes.abs().sum((1, 3)), "those are sums of absolute values, not the root of the sum of squares"), (wanted.T, "rows and columns are exchanged: entry [i, j] is about output i and input j"),
+            (gradients.sum(1).norm(dim=-1), summed), (gradients.sum(1).abs().sum(-1), summed), (gradients.sum(1).abs().amax(-1), summed),
+            (gradients.sum((1, 3)).abs(), "you added up the derivatives themselves, so that plus and minus cancel: square them first"),
+            (wanted**2, "those are the sums of the squares: take the root"), (gradients.abs().amax((1, 3)), "those are the largest derivatives: all of them belong into the root of the sum of squares"),
+            (gradients.abs().sum((1, 3)), "those are sums of absolute values, not the root of the sum of squares"), (wanted.T, "rows and columns are exchanged: entry [i, j] is about output i and input j"),
         ]: expect(torch.allclose(slip, wanted, atol=1e-4) or not torch.allclose(mine.double(), slip, atol=1e-4), what + words)
         same(mine, wanted, what + "your numbers are not what small steps to both sides give: the root of the sum of the squares of all C · C derivatives of output i by input j", "the influence")
     shifted = x + (torch.arange(5) == 4)[:, None]
@@ -1350,9 +1352,9 @@ def check_to_orthogonal(to_orthogonal, rounds_needed):
 # %% ../nbs/exercises.ipynb #ex-099
 def maps_to_weigh() -> torch.Tensor:  # (3, 2, 3, 5, 5)
     "Attention maps of three windows, with zeros in the future."
-    from minigpt_course.attention import causal_weights
+    from minigpt_course.attention import attention_weights
     query, key = torch.randn(2, 3, 2, 3, 5, 4, generator=torch.Generator().manual_seed(0)) * 2
-    maps = causal_weights(query, key)
+    maps = attention_weights(query, key)
     maps[:, 0, 1], maps[:, 1, 2] = torch.eye(5), torch.ones(5, 5).tril() / torch.arange(1, 6)[:, None]
     return maps
 
@@ -1402,13 +1404,13 @@ def walk_through(
     text: torch.Tensor,  # (B, T) ids
 ) -> torch.Tensor:  # logits
     "The model's forward pass with one head's answers changed."
-    from minigpt_course.attention import causal_weights
+    from minigpt_course.attention import attention_weights
     x = model.embed(text)
     for b, layer in enumerate(model.blocks):
-        query, key, value = layer.attention.split(layer.norm1(x))
-        mixed = (causal_weights(query, key) @ value).transpose(1, 2).flatten(2)
+        query, key, value = layer.attention.split_heads(layer.norm1(x))
+        mixed = (attention_weights(query, key) @ value).transpose(1, 2).flatten(2)
         if b == block: mixed[..., columns] = change(mixed[..., columns])
-        x = x + layer.attention.projection(mixed)
+        x = x + layer.attention.out_proj(mixed)
         x = x + layer.feed_forward(layer.norm2(x))
     return model.lm_head(model.norm(x))
 
@@ -1458,7 +1460,7 @@ def mean_head_trial(
     outcomes,  # (logits, what is wrong) pairs; the first is right
 ) -> None:
     "Go in, read a text, come out, and come out once more by an error; raises `Wrong` at the first trace."
-    foreign = model.blocks[block].attention.projection.register_forward_pre_hook(lambda layer, inputs: None)  # of somebody else
+    foreign = model.blocks[block].attention.out_proj.register_forward_pre_hook(lambda layer, inputs: None)  # of somebody else
     before, manager = traces(model, text), ask(mean_head, model, block, head, idx)
     if getattr(manager, "gen", 0) is None: raise Unanswered
     expect(not hasattr(manager, "gen") or inspect.isgenerator(manager.gen), "the function needs a yield: what stands before it is done at the beginning of the with, what stands behind it at the end")
@@ -1521,7 +1523,7 @@ def check_by_chance(by_chance):
     expect(closest < 0.5, f"a group that is closer than any other gets {closest:.2f}: hits are the random groups that are at least as close as the real one")
     expect(closest != 0, "you return 0, but luck is never impossible: the real group is one of those that could have been drawn, so add 1 above and below")
     same(closest, 0.01, f"a group that none of 99 random ones reaches should get 1 / 100 = 0.01, and gets {closest:.4f}: (1 + hits) / (1 + shuffles)", "the answer", 1e-6)
-    expect(farthest > 0.5, f"the farthest group of all gets {farthest:.2f}, but every random group is at least as close: the sign of a closeness matters")
+    expect(farthest > 0.5, f"the farthest group of all gets {farthest:.2f}, but every random group is at least as close: the sign of a cosine_similarities matters")
     alike = tuple(round(chance_trial(by_chance, sign * torch.eye(30), group, 50), 2) for sign in (1, -1))
     why = {(0.02, 0.02): "at least means >=, not >", (1.0, 0.02): "your random groups are smaller than the real one",
            (0.02, 1.0): "your random groups are larger than the real one, or take their rows from one group and their columns from another"}
@@ -1540,12 +1542,12 @@ def added_to_stream(
     idx: torch.Tensor,  # (B, T) ids
 ) -> torch.Tensor:  # (2 blocks + 2, B, T, C)
     "Token, position, and what each layer adds, overheard."
-    token, heard = model.token_table(idx), []
+    token, heard = model.token_embedding(idx), []
     layers = [layer for block in model.blocks for layer in (block.attention, block.feed_forward)]
     hooks = [layer.register_forward_hook(lambda layer, inputs, output: heard.append(output)) for layer in layers]
     model(idx)
     for hook in hooks: hook.remove()
-    return torch.stack([token, model.position_table.weight[: idx.shape[1]].expand_as(token), *heard])
+    return torch.stack([token, model.position_embedding.weight[: idx.shape[1]].expand_as(token), *heard])
 
 # %% ../nbs/exercises.ipynb #ex-112
 def same_constant(
@@ -1682,12 +1684,12 @@ def check_batch_gradient(batch_gradient):
 def check_my_windows(my_windows):
     "12, exercise 3: which windows each process reads in an epoch."
     for num_windows, num_processes in ((12, 1), (12, 3), (103, 4)):
-        dice = torch.get_rng_state()
+        generator = torch.get_rng_state()
         parts = [ask(my_windows, num_windows, rank, num_processes, 5) for rank in range(num_processes)]
         expect(all(isinstance(part, torch.Tensor) and part.dim() == 1 and not part.is_floating_point() for part in parts),
                "return a tensor with one dimension: the numbers of the windows")
-        expect(torch.equal(dice, torch.get_rng_state()),
-               "torch's own dice were thrown: use a generator of your own, or every process goes on with the same dropout")
+        expect(torch.equal(generator, torch.get_rng_state()),
+               "torch's own generator were thrown: use a generator of your own, or every process goes on with the same dropout")
         lengths, share = [len(part) for part in parts], num_windows // num_processes
         about = f"{num_windows} windows and {num_processes} processes"
         expect(len(set(lengths)) == 1, f"{about}: they read {lengths}, and all must read equally many, since they average after each step")
@@ -1697,7 +1699,7 @@ def check_my_windows(my_windows):
         twice = sorted({window for window in read if read.count(window) > 1})
         expect(not twice, f"window {twice and twice[0]} is read twice: all processes must hold the same order, so no seed from the rank")
     shuffled_anew(my_windows)
-    return "The processes share a text without a word: the same dice in each, and each takes its own places."
+    return "The processes share a text without a word: the same generator in each, and each takes its own places."
 
 # %% ../nbs/exercises.ipynb #ex-121
 def shuffled_anew(
@@ -2064,12 +2066,12 @@ def calm_output(
     output = ask_with(about, mine.eval(), given)
     expect(isinstance(output, torch.Tensor), f"forward should return a tensor, and returns a {type(output).__name__}")
     expect(output.shape == shape, f"{about} the output has the shape {tuple(output.shape)}, expected {tuple(shape)}")
-    expect(torch.equal(given, inputs), "forward changes what came in: x += ... writes into x itself, and so onto the caller's road. Write x = x + ...")
+    expect(torch.equal(given, inputs), "forward changes what came in: x += ... writes into x itself, and so onto the caller's stream. Write x = x + ...")
     empty = places(output.isnan())
     nothing = "nothing was left for a softmax. Each position sees itself: hide only those after it, and take softmax over the last axis"
     expect(not empty, f"position {empty and empty[0]} gives NaN: {nothing}")
-    dice = "in evaluation mode the same input gives two different outputs: dropout is still at work"
-    expect(torch.equal(mine(inputs), output), f"{dice}. Use nn.Dropout, or the share 0 unless self.training")
+    generator = "in evaluation mode the same input gives two different outputs: dropout is still at work"
+    expect(torch.equal(mine(inputs), output), f"{generator}. Use nn.Dropout, or the share 0 unless self.training")
     return output
 
 # %% ../nbs/exercises.ipynb #ex-147
@@ -2205,27 +2207,27 @@ def check_attention_class(Attention):
 def block_slips(block: nn.Module, x) -> dict[str, torch.Tensor]:
     "What well-known slips in a block give: what to say to the output."
     attention, norm1, norm2 = block.attention, block.norm1, block.norm2
-    widen, narrow = block.feed_forward.widen, block.feed_forward.narrow
-    think = lambda y, bend=F.relu: narrow(bend(widen(y)))
+    up_proj, down_proj = block.feed_forward.up_proj, block.feed_forward.down_proj
+    think = lambda y, bend=F.relu: down_proj(bend(up_proj(y)))
     collected = x + attention(norm1(x))
     after, replaced, quiet = norm1(x + attention(x)), attention(norm1(x)), norm2(norm1(x) + attention(norm1(x)))
-    road = "a normalised copy is put on the road: keep x itself, and normalise only what goes into a layer"
-    return {"this is post-norm: the norms stand on the road, behind the sums, and belong at the turn-offs, before attention and "
+    stream = "a normalised copy is put on the stream: keep x itself, and normalise only what goes into a layer"
+    return {"this is post-norm: the norms stand on the stream, behind the sums, and belong at the turn-offs, before attention and "
             "feed-forward": norm2(after + think(after)),
-            "attention replaces what is on the road: add it to x": replaced + think(norm2(replaced)),
-            "feed-forward replaces what is on the road: add it to x": think(norm2(collected)),
-            "nothing is added to the road: both residual connections are missing": think(norm2(replaced)),
+            "attention replaces what is on the stream: add it to x": replaced + think(norm2(replaced)),
+            "feed-forward replaces what is on the stream: add it to x": think(norm2(collected)),
+            "nothing is added to the stream: both residual connections are missing": think(norm2(replaced)),
             "feed-forward starts from the block's input: it should read what attention has collected": collected + think(norm2(x)),
             "feed-forward's result is added to the block's input: what attention collected is lost": x + think(norm2(collected)),
-            road: quiet + think(quiet), road + " (at attention)": (y := norm1(x) + replaced) + think(norm2(y)),
-            road + " (at feed-forward)": norm2(collected) + think(norm2(collected)),
+            stream: quiet + think(quiet), stream + " (at attention)": (y := norm1(x) + replaced) + think(norm2(y)),
+            stream + " (at feed-forward)": norm2(collected) + think(norm2(collected)),
             "there are no norms in use": (y := x + attention(x)) + think(y), "norm2 is not in use": collected + think(collected),
             "norm1 is not in use": (y := x + attention(x)) + think(norm2(y)),
             "norm1 is used twice and norm2 never": collected + think(norm1(collected)),
             "norm1 and norm2 have changed places": (y := x + attention(norm2(x))) + think(norm1(y)),
-            "nothing bends between widen and narrow: put ReLU there": collected + think(norm2(collected), lambda y: y),
+            "nothing bends between up_proj and down_proj: put ReLU there": collected + think(norm2(collected), lambda y: y),
             "GELU bends here, and this block has ReLU": collected + think(norm2(collected), F.gelu),
-            "ReLU comes behind narrow: it belongs between widen and narrow": collected + think(norm2(collected), lambda y: y).relu()}
+            "ReLU comes behind down_proj: it belongs between up_proj and down_proj": collected + think(norm2(collected), lambda y: y).relu()}
 
 # %% ../nbs/exercises.ipynb #ex-157
 @torch.no_grad()
@@ -2236,7 +2238,7 @@ def drops_in_part(
     where: str,
     together: int = 1,  # how many neighbours go or stay together
 ) -> None:
-    "Whether dropout lies on what one part of a block adds to the road; raises `Wrong`."
+    "Whether dropout lies on what one part of a block adds to the stream; raises `Wrong`."
     kept, x = {name: value.clone() for name, value in block.state_dict().items()}, torch.randn(100, 1, block.norm1.weight.numel())
     block.load_state_dict({name: value * (not name.startswith(silent)) for name, value in kept.items()})
     trained, calm = block.train()(x) - x, block.eval()(x) - x
@@ -2254,9 +2256,9 @@ def check_block_class(Block):
     for parameter in theirs.parameters(): nn.init.normal_(parameter, std=0.5)
     take_weights(mine, theirs)
     own_class(type(mine.feed_forward), "forward")
-    road = "so it is not the mask: look at norms, sums and ReLU, and at their order"
-    agree(mine, theirs, x, block_slips(theirs, x), road)
-    for inputs in (x[:1, :1], torch.randn(3, 15, 12)): agree(mine, theirs, inputs, alone=road)
+    stream = "so it is not the mask: look at norms, sums and ReLU, and at their order"
+    agree(mine, theirs, x, block_slips(theirs, x), stream)
+    for inputs in (x[:1, :1], torch.randn(3, 15, 12)): agree(mine, theirs, inputs, alone=stream)
     looks_ahead(mine, x[0])
     forgets(mine, x, "0.4")
     for silent, where, together in ("attention", "at the end of feed-forward", 1), ("feed_forward", "in attention", 4):
@@ -2267,19 +2269,19 @@ def check_block_class(Block):
 @torch.no_grad()
 def gpt_slips(model: nn.Module, idx) -> dict[str, torch.Tensor]:
     "What well-known slips in a GPT give: what to say to the logits."
-    T, tokens, positions = idx.shape[1], model.token_table(idx), model.position_table.weight[: idx.shape[1]]
+    T, tokens, positions = idx.shape[1], model.token_embedding(idx), model.position_embedding.weight[: idx.shape[1]]
     finish = lambda x: model.lm_head(model.norm(model.blocks(x)))
     right, backwards = finish(tokens + positions), tokens + positions
     for block in reversed(model.blocks): backwards = block(backwards)
     probabilities = "these are probabilities, and logits are wanted: cross_entropy does the softmax itself"
-    return {"the positions are missing: add the rows 0 to T - 1 of position_table": finish(tokens),
+    return {"the positions are missing: add the rows 0 to T - 1 of position_embedding": finish(tokens),
             "the characters are missing: only positions go in": finish(positions.expand_as(tokens)),
-            "position_table is asked for the ids: ask it for 0 to T - "
-            "1": finish(tokens + model.position_table.weight[idx % len(model.position_table.weight)]),
+            "position_embedding is asked for the ids: ask it for 0 to T - "
+            "1": finish(tokens + model.position_embedding.weight[idx % len(model.position_embedding.weight)]),
             "all positions get the row of position 0": finish(tokens + positions[:1]),
             "all positions get the row of the last one": finish(tokens + positions[-1:]),
-            "positions are counted from 1: the first is 0": finish(tokens + model.position_table.weight[1 : T + 1]),
-            "the positions are counted from the end of the table": finish(tokens + model.position_table.weight[-T:]),
+            "positions are counted from 1: the first is 0": finish(tokens + model.position_embedding.weight[1 : T + 1]),
+            "the positions are counted from the end of the table": finish(tokens + model.position_embedding.weight[-T:]),
             "tables are multiplied: add them": finish(tokens * positions),
             "the last norm is missing: it stands before lm_head": model.lm_head(model.blocks(tokens + positions)),
             "the last norm stands before the blocks: it belongs behind them": model.lm_head(model.blocks(model.norm(tokens + positions))),
@@ -2315,14 +2317,14 @@ def begins_and_learns(
 
 # %% ../nbs/exercises.ipynb #ex-161
 @torch.no_grad()
-def forgets_in_place(model: nn.Module, idx, share: float) -> None:
+def dropout_in_place(model: nn.Module, idx, share: float) -> None:
     "Whether dropout lies behind the sum of the tables and in the blocks, and nowhere behind them; raises `Wrong`."
     heard = []
     first = model.blocks[0].register_forward_pre_hook(lambda block, given: heard.append(given[0].clone()))
     last = model.blocks[-1].register_forward_hook(lambda block, given, out: heard.append(out.clone()))
     with first, last: logits = model.train()(idx)  # a hook's handle removes it
     expect(len(heard) == 2, "call each block as block(x), not by its forward")
-    drops(heard[0], model.token_table(idx) + model.position_table.weight[: idx.shape[1]], share, "behind the sum of the two tables")
+    drops(heard[0], model.token_embedding(idx) + model.position_embedding.weight[: idx.shape[1]], share, "behind the sum of the two tables")
     same(logits, model.lm_head(model.norm(heard[1])), "in training something is dropped behind the blocks, where dropout has no place")
     for block in model.blocks: drops_in_part(block, "attention", share, "in the blocks")
 
@@ -2338,15 +2340,15 @@ def check_gpt_class(GPT):
     idx, longer = torch.randint(23, (2, 9)), torch.randint(23, (3, 12))
     for parameter in theirs.parameters(): nn.init.normal_(parameter, std=0.3)
     take_weights(mine, theirs)
-    road = "so it is no mask: look at what is added, at the order of the blocks, and at the last norm"
-    try: agree(mine, theirs, idx, gpt_slips(theirs, idx), road)
+    stream = "so it is no mask: look at what is added, at the order of the blocks, and at the last norm"
+    try: agree(mine, theirs, idx, gpt_slips(theirs, idx), stream)
     except Wrong as wrong:
         short = ". A window may be shorter than the table: take the first T rows"
         raise Wrong(str(wrong) + short * ("must match" in str(wrong))) from None
-    for other in longer, idx[:1, :1]: agree(mine, theirs, other, alone=road)
+    for other in longer, idx[:1, :1]: agree(mine, theirs, other, alone=stream)
     looks_ahead(mine, idx[0])
     forgets(mine, idx, "0.3")
-    forgets_in_place(mine, longer, 0.3)
+    dropout_in_place(mine, longer, 0.3)
     expect(getattr(mine, "config", None) == config, "keep the configuration as self.config: training and generating ask for it")
     text = torch.tensor([0, 1, 2, 3, 4, 1, 2, 5, 6, 2, 7] * 6)
     begins_and_learns(ask(GPT, GPTConfig(**vars(config) | {"dropout": 0.0})), text)

@@ -10,7 +10,7 @@ from torch import nn
 
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.text import CharTokenizer, Corpus
-from minigpt_course.train import LearningCurve, load_checkpoint
+from minigpt_course.runs import LearningCurve, load_checkpoint
 
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 

@@ -6,11 +6,15 @@ import torch
 
 from conftest import small_corpus, small_gpt
 from minigpt_course import text
-from minigpt_course.generate import KVCache, generate
+from minigpt_course.generate import generate
+from minigpt_course.generate import KVCache
 from minigpt_course.gpt import GPTConfig
 from minigpt_course.multihead import MultiHeadAttention
-from minigpt_course.text import SHAKESPEARE_SHA256, CharTokenizer, Corpus, get_batch, load_corpus
-from minigpt_course.train import COLUMNS, LearningCurve, TrainConfig, train
+from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
+from minigpt_course.text import CharTokenizer, Corpus, get_batch
+from minigpt_course.train import train
+from minigpt_course.runs import COLUMNS, LearningCurve
+from minigpt_course.train import TrainConfig
 
 SHORT = TrainConfig(steps=2, batch_size=2, warmup_steps=0, eval_every=2, checkpoint_every=1)
 

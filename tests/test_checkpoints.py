@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from conftest import assert_same_end, small_corpus, small_gpt
-from minigpt_course.train import LearningCurve, TrainConfig, learning_rate_at, load_checkpoint, save_checkpoint, train
+from minigpt_course.train import train
+from minigpt_course.runs import LearningCurve, load_checkpoint, save_checkpoint
+from minigpt_course.train import TrainConfig, learning_rate_at
 
 CONFIG = TrainConfig(steps=150, batch_size=2, warmup_steps=5, eval_every=50, checkpoint_every=3)
 

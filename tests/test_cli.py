@@ -10,8 +10,8 @@ from conftest import small_corpus
 from minigpt_course import cli
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPTConfig, parameter_ledger
-from minigpt_course.share import load, load_any
-from minigpt_course.train import LearningCurve, load_checkpoint
+from minigpt_course.share import load
+from minigpt_course.runs import LearningCurve, load_checkpoint
 
 
 def start(*line, code=("-m", "minigpt_course"), **options) -> subprocess.Popen:

@@ -7,9 +7,14 @@ import torch
 
 from conftest import assert_same_end, small_corpus, small_gpt
 from minigpt_course import diagnose
-from minigpt_course.inside import attention_maps, induction_losses, logit_lens, neuron_activations, ablated_head
-from minigpt_course.speed import LADDER, MuonEngine, ThreadsEngine, training_variant, orthogonalize, product_intensity
-from minigpt_course.train import TrainConfig, make_optimizer, train, train_step
+from minigpt_course.inside import (
+    attention_maps, induction_losses, logit_lens, neuron_activations, ablated_head,
+)
+from minigpt_course.optimizers import orthogonalize
+from minigpt_course.speed import LADDER, training_variant, product_intensity
+from minigpt_course.train import train
+from minigpt_course.optimizers import make_optimizer
+from minigpt_course.train import TrainConfig, train_step
 
 BRIEF = TrainConfig(steps=20, batch_size=4, warmup_steps=2, eval_every=10, checkpoint_every=5)
 

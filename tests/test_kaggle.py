@@ -5,8 +5,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minigpt_course.text import SHAKESPEARE_SHA256, load_corpus, sha256
-from minigpt_course.train import LearningCurve
+from minigpt_course.core import sha256
+from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
+from minigpt_course.runs import LearningCurve
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "kaggle" / "minigpt.ipynb"

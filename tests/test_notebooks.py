@@ -9,8 +9,11 @@ import torch
 from conftest import small_gpt
 from minigpt_course import diagnose, plot, widgets
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.text import CharTokenizer, load_corpus
-from minigpt_course.train import LearningCurve, TrainConfig, train
+from minigpt_course.corpus import load_corpus
+from minigpt_course.text import CharTokenizer
+from minigpt_course.train import train
+from minigpt_course.runs import LearningCurve
+from minigpt_course.train import TrainConfig
 
 PROJECT = Path(__file__).parents[1]
 NOTEBOOKS = pytest.mark.parametrize("notebook", sorted((PROJECT / "nbs").glob("*.ipynb")), ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ from minigpt_course.bigram import counted_models
 from minigpt_course.generate import next_probabilities
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger
 from minigpt_course.text import UNKNOWN, CharTokenizer, get_batch
-from minigpt_course.train import LearningCurve
+from minigpt_course.runs import LearningCurve
 
 settings.register_profile("course", deadline=None, max_examples=100, derandomize=True)  # the same examples on every machine
 settings.load_profile("course")

@@ -7,9 +7,11 @@ from torch import nn
 from conftest import small_gpt
 from minigpt_course import attention
 from minigpt_course.attention import SelfAttention, causality_probe
-from minigpt_course.diagnose import MaskOffByOne
+from minigpt_course.faults import MaskOffByOne
 from minigpt_course.block import GPTDecoderBlock, as_torch_layer
-from minigpt_course.generate import KVCache, RowCache, can_cache, generate
+from minigpt_course.cache import RowCache, can_cache
+from minigpt_course.generate import generate
+from minigpt_course.generate import KVCache
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger, reference_logits
 from minigpt_course.multihead import MultiHeadAttention
 

@@ -12,9 +12,15 @@ import torch.distributed as dist
 from conftest import assert_same_end, small_corpus, small_gpt
 from minigpt_course import scale, text
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.scale import DeviceEngine, IdFile, assemble, choose_device, judge, native_precision, open_corpus, process_group, reference_band, write_ids
-from minigpt_course.text import CharTokenizer, load_corpus
-from minigpt_course.train import LearningCurve, TrainConfig, load_checkpoint, train
+from minigpt_course.corpus import IdFile, open_corpus, write_ids
+from minigpt_course.devices import choose_device, native_precision, process_group
+from minigpt_course.reference import judge, reference_band
+from minigpt_course.scale import assemble
+from minigpt_course.corpus import load_corpus
+from minigpt_course.text import CharTokenizer
+from minigpt_course.train import train
+from minigpt_course.runs import LearningCurve, load_checkpoint
+from minigpt_course.train import TrainConfig
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(steps=200, batch_size=4, warmup_steps=5, eval_every=50, checkpoint_every=5)

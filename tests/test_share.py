@@ -10,9 +10,13 @@ import torch
 
 from conftest import small_corpus, small_gpt
 from minigpt_course.generate import generate
-from minigpt_course.share import from_transformers, load, load_any, save, to_transformers
+from minigpt_course.gpt2 import from_transformers, to_transformers
+from minigpt_course.share import load, save
 from minigpt_course.text import UNKNOWN, CharTokenizer, Corpus
-from minigpt_course.train import TrainConfig, fingerprint, load_checkpoint, train
+from minigpt_course.train import train
+from minigpt_course.core import fingerprint
+from minigpt_course.runs import load_checkpoint
+from minigpt_course.train import TrainConfig
 
 VARIANTS = pytest.mark.parametrize("options", [{}, {"output_projection": True}, {"activation": "gelu"}, {"tied_head": True}], ids=str)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

@@ -1,8 +1,12 @@
-"""Runs the course's notebooks: `run` into the ignored folder _course/, `store` keeps the outputs in nbs/. Give numbers to pick notebooks."""
+"""Runs the course's notebooks. `run`: in order, into the ignored folder _course/. `store`: the same,
+and the outputs are kept in nbs/. `test`: each alone in an empty folder, two at a time. Give numbers
+or names to pick notebooks."""
 import json
+import os
 import shutil
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -12,40 +16,55 @@ from tqdm import tqdm
 
 from derive import ROOT, clean
 
-NBS, COURSE = ROOT / "nbs", ROOT / "_course"
-LADDER, MINUTES = COURSE / "runs" / "results.json", NBS / "minutes.json"
+NBS, COURSE, ALONE = ROOT / "nbs", ROOT / "_course", ROOT / "_alone"
+WEIGHTS = ROOT / "minigpt_course" / "weights"
+RESULTS, MINUTES = COURSE / "runs" / "results.json", NBS / "minutes.json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} cells, {elapsed}"
+MEASURE = ("10_speed",)  # they need the machine for themselves
+
+
+class Failed(Exception):
+    "A cell stopped with an error."
 
 
 def chosen(picks: list[str]) -> list[Path]:
-    "The numbered notebooks, or those whose number or name is picked; those without a number come last and only when storing."
-    notebooks = sorted(NBS.glob("[0-9]*.ipynb")) + [NBS / "exercises.ipynb", NBS / "index.ipynb"]
-    unknown = [pick for pick in picks if not any(path.stem.startswith(pick) for path in notebooks)]
-    if unknown: sys.exit(f"no notebook begins with {unknown[0]!r}; there are: {', '.join(path.stem for path in notebooks)}")
-    return [path for path in notebooks if not picks or any(path.stem.startswith(pick) for pick in picks)]
+    "The notebooks in reading order, the appendix after them, or those that are picked."
+    numbered, rest = sorted(NBS.glob("[0-9]*.ipynb")), sorted((NBS / "appendix").glob("*.ipynb"))
+    notebooks = [*numbered, *rest, NBS / "index.ipynb"]
+    for pick in picks:
+        if any(path.stem.startswith(pick) for path in notebooks): continue
+        names = ", ".join(path.stem for path in notebooks)
+        sys.exit(f"no notebook begins with {pick!r}; there are: {names}")
+    return [path for path in notebooks if not picks or path.stem.startswith(tuple(picks))]
 
 
-def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
-    "Run one notebook in a fresh kernel with a progress bar over its cells; stops at the first failure, naming notebook and cell."
+def execute(path: Path, folder: Path) -> tuple[nbformat.NotebookNode, float]:
+    """Run one notebook in a fresh kernel in a folder, with a progress bar over its cells; `Failed` at
+    the first failure, naming notebook and cell."""
+    folder.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(path, as_version=4)
-    code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(COURSE)}},
-                            extra_arguments=["--log-level=ERROR"], coalesce_streams=True, store_widget_state=False)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
+        extra_arguments=["--log-level=ERROR"], coalesce_streams=True, store_widget_state=False)
     started = time.perf_counter()
-    with tqdm(total=len(code), desc=path.stem.ljust(14), unit="cell", bar_format="{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} cells, {elapsed}") as bar:
-        client.on_cell_executed = lambda cell, cell_index, **_: bar.update(notebook.cells[cell_index].cell_type == "code")
+    with tqdm(total=len(code), desc=path.stem.ljust(14), unit="cell", bar_format=BAR) as bar:
+        client.on_cell_executed = lambda cell, **_: bar.update(cell.cell_type == "code")
         try: client.execute()
         except CellExecutionError as error:
-            failed = next(i for i in code if any(out.output_type == "error" for out in notebook.cells[i].outputs))
-            nbformat.write(notebook, COURSE / path.name)
-            bar.close()
-            sys.exit(f"\n{path.relative_to(ROOT)}: code cell {code.index(failed) + 1} of {len(code)} failed "
-                     f"(id {notebook.cells[failed].id}):\n\n{notebook.cells[failed].source}\n\n{error.ename}: {error.evalue}")
+            cell = next(cell for cell in code if any(
+                out.output_type == "error" for out in cell.outputs))
+            nbformat.write(notebook, folder / path.name)
+            raise Failed(f"\n{path.relative_to(ROOT)}: code cell {code.index(cell) + 1} of "
+                         f"{len(code)} failed (id {cell.id}):\n\n{cell.source}\n\n"
+                         f"{error.ename}: {error.evalue}") from None
     return notebook, time.perf_counter() - started
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    "What a stored page needs and no more: no progress bars (they are for waiting), a widget's picture instead of its dead view."
+    """What a stored page needs and no more: no progress bars (they are for waiting), a widget's
+    picture instead of its dead view."""
     for cell in notebook.cells:
         if cell.cell_type != "code": continue
         cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
@@ -54,38 +73,72 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 
 def closing() -> str:
-    "The results of losses, a sample by the model just trained, and where to look next."
+    "The losses, a sample by the model just trained, and where to look next."
     from minigpt_course.bigram import read_results
-    results, lines = read_results(LADDER), ["", "The results of losses (nats per character on the validation set):"]
-    for name, loss in sorted({**results["baselines"], **results["models"]}.items(), key=lambda item: -item[1]):
-        lines.append(f"  {loss:6.3f}  {'model     ' if name in results['models'] else 'baseline  '} {name}")
+    results = read_results(path=RESULTS)
+    lines = ["", "Losses (nats per character on the validation set):"]
+    kinds = {"baseline": results["baselines"], "model": results["models"]}
+    rows = [(loss, kind, name) for kind, losses in kinds.items() for name, loss in losses.items()]
+    lines += [f"  {loss:6.3f}  {kind:10}{name}" for loss, kind, name in sorted(rows, reverse=True)]
     sample = COURSE / "runs" / "sample.txt"
-    if sample.exists(): lines += ["", "Written by the model that was trained just now:", "", *("  | " + line for line in sample.read_text(encoding="utf-8").splitlines())]
-    return "\n".join([*lines, "", f"The executed notebooks are in {COURSE.relative_to(ROOT)}/. Next: `make lab` opens the course; begin with nbs/01_text.ipynb."])
+    if sample.exists():
+        written = sample.read_text(encoding="utf-8").splitlines()
+        lines += ["", "Written by the model that was trained just now:", ""]
+        lines += [f"  | {line}" for line in written]
+    return "\n".join([*lines, "", f"The executed notebooks are in {COURSE.relative_to(ROOT)}/. "
+                      "Next: `make lab` opens the course; begin with nbs/01_text.ipynb."])
 
 
-def main(command: str, picks: list[str]) -> None:
+def run(picks: list[str], store: bool) -> None:
     "Run the chosen notebooks in order; what they leave behind lies in _course/runs."
-    store = command == "store"
     if not picks: shutil.rmtree(COURSE, ignore_errors=True)
-    COURSE.mkdir(exist_ok=True)
     for path in chosen(picks):
         if not path.stem[0].isdigit() and not store: continue
-        notebook, seconds = execute(path)
+        inside = path.parent.relative_to(NBS)
+        notebook, seconds = execute(path, COURSE / inside)
         tidy(notebook)
-        nbformat.write(notebook, (NBS if store else COURSE) / path.name)
+        nbformat.write(notebook, (NBS if store else COURSE) / inside / path.name)
         if store and path.stem[0].isdigit(): remember(path.stem, seconds)
     if store: clean(ROOT)
     else: print(closing())
 
 
 def remember(name: str, seconds: float) -> None:
-    "What the index shows: the results so far, and how long each notebook takes."
+    "What the index shows, how long each notebook takes, and the losses that ship with the library."
     times = json.loads(MINUTES.read_text()) if MINUTES.exists() else {}
-    MINUTES.write_text(json.dumps(times | {name: max(0.1, round(seconds / 60, 1))}, indent=1, sort_keys=True) + "\n")
-    if LADDER.exists(): (NBS / "results.json").write_text(LADDER.read_text() + "\n")
+    times |= {name: max(0.1, round(seconds / 60, 1))}
+    MINUTES.write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
+    if RESULTS.exists(): (WEIGHTS / "results.json").write_text(RESULTS.read_text() + "\n")
 
+
+def alone(path: Path) -> str:
+    "Run a notebook in an empty folder; what went wrong, or nothing."
+    # as deep as the notebook's own folder, so that its relative paths lead to the same files
+    folder = ALONE / path.stem if path.parent.name == "appendix" else ROOT / f"_alone-{path.stem}"
+    shutil.rmtree(folder, ignore_errors=True)
+    if path.stem not in MEASURE: os.environ["OMP_NUM_THREADS"] = "1"
+    try: execute(path, folder)
+    except Failed as failed: return str(failed)
+    finally: shutil.rmtree(folder, ignore_errors=True)
+    return ""
+
+
+def test(picks: list[str]) -> None:
+    "Run each notebook alone, two at a time; exits naming what failed."
+    minutes = json.loads(MINUTES.read_text())
+    paths = sorted(chosen(picks), key=lambda path: -minutes.get(path.stem, 0.5))
+    measuring = [path for path in paths if path.stem in MEASURE]
+    with ProcessPoolExecutor(1, max_tasks_per_child=1) as one: failed = list(one.map(alone, measuring))
+    with ProcessPoolExecutor(2, max_tasks_per_child=1) as two:
+        failed += two.map(alone, [path for path in paths if path not in measuring])
+    if any(failed): sys.exit("\n".join(filter(None, failed)))
+    print(f"{len(paths)} notebooks ran, each alone in an empty folder")
+
+
+COMMANDS = {"run": lambda picks: run(picks, False), "store": lambda picks: run(picks, True),
+            "test": test}
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in ("run", "store"): sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2:])
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS: sys.exit(__doc__)
+    try: COMMANDS[sys.argv[1]](sys.argv[2:])
+    except Failed as failed: sys.exit(str(failed))

@@ -13,8 +13,10 @@ from minigpt_course import plot, widgets
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.share import load, save
-from minigpt_course.text import CharTokenizer, load_corpus
-from minigpt_course.train import TrainConfig, train
+from minigpt_course.corpus import load_corpus
+from minigpt_course.text import CharTokenizer
+from minigpt_course.train import train
+from minigpt_course.train import TrainConfig
 
 home = pathlib.Path(minigpt_course.__file__)
 assert home.is_relative_to(sys.prefix), f"imported from {home}, not from the fresh environment"

@@ -19,9 +19,11 @@ sys.path.insert(0, str(ROOT))  # works on a machine where the library is not ins
 from minigpt_course import plot
 from minigpt_course.bigram import baselines
 from minigpt_course.gpt import GPTConfig
-from minigpt_course.scale import choose_device, native_precision, read_notes, reference_band, run_notes
-from minigpt_course.text import load_corpus
-from minigpt_course.train import LearningCurve, TrainConfig
+from minigpt_course.devices import choose_device, native_precision
+from minigpt_course.reference import read_notes, reference_band, run_notes
+from minigpt_course.corpus import load_corpus
+from minigpt_course.runs import LearningCurve
+from minigpt_course.train import TrainConfig
 
 SHORT = {"steps": 30, "batch_size": 4, "eval_every": 15}  # of kaggle/story.md, where there is no GPU
 KEPT = ROOT / "kaggle" / "reference"
