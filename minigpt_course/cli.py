@@ -63,7 +63,8 @@ Rate = option(float | None, "the highest learning rate")
 Dropout = option(float | None, "dropout probability")
 EvalEvery = option(int | None, "steps between validations")
 Seed = option(int, "of weights, batches and dropout")
-Prompt = Annotated[str, typer.Option(help="what to continue [default: a newline]", show_default=False)]
+Prompt = Annotated[
+    str, typer.Option(help="what to continue [default: a newline]", show_default=False)]
 
 # %% ../nbs/appendix/cli.ipynb #cli-007
 @app.command()
@@ -84,7 +85,8 @@ def train(
         text = open_corpus(corpus, folder)
         torch.manual_seed(seed % 2**63)
         model, tokenizer = GPT(size), text.fit_tokenizer(size.vocab_size)
-        check_sampling(model, tokenizer, prompt, 200, 0.8, None, None)  # before the folder is claimed
+        # before the folder is claimed
+        check_sampling(model, tokenizer, prompt, 200, 0.8, None, None)
         report = reporter(folder, tokenizer, prompt) if rank() == 0 else None
         curve = run_training(model, text, config, folder, resume, tokenizer=tokenizer,
                              on_step=report, compute=Compute(place, precision.value))
@@ -159,7 +161,7 @@ def info(folder: Folder) -> None:
 def export(
     folder: Folder,
     to: Annotated[Path, typer.Argument(help="the folder to write")],
-    plain: option(bool, "this course's safetensors and JSON, instead of a GPT-2", "--plain") = False,
+    plain: option(bool, "this course's own format, instead of a GPT-2", "--plain") = False,
 ) -> None:
     "Write a model for others. As a GPT-2 that Hugging Face transformers opens, or --plain."
     if to.is_file(): raise ValueError(f"{to} is a file: name a folder to write")

@@ -58,6 +58,8 @@ def drawing_from(
     generator: torch.Generator | None,  # on a CPU
 ):
     "Inside, this thread's dropout draws from a generator."
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"expected a torch.Generator or None, got {type(generator).__name__}")
     before = generator_in_use()
     _in_this_thread.generator = generator
     try: yield generator
@@ -146,7 +148,8 @@ def check_train_config(
         value = getattr(config, name)
         if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise ValueError(f"{name}={value!r} must be a number of at least 0")
-    betas, is_pair = config.betas, isinstance(config.betas, (tuple, list)) and len(config.betas) == 2
+    betas = config.betas
+    is_pair = isinstance(betas, (tuple, list)) and len(betas) == 2
     if not is_pair or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas={betas!r} must be two numbers of at least 0 and less than 1")
     check_choice("optimizer", config.optimizer, optimizers)

@@ -99,8 +99,8 @@ def _shakespeare() -> str:
     elsewhere = f"put {name} in a folder, and name that folder in MINIGPT_DATA"
     try: path = pooch.retrieve(SHAKESPEARE_URL, SHAKESPEARE_SHA256, name, _cache_folder())
     except ValueError as wrong:
-        raise ValueError(f"what came from {SHAKESPEARE_URL} is not tiny Shakespeare, and nothing was "
-                         f"kept ({wrong}): get it elsewhere, {elsewhere}") from None
+        raise ValueError(f"what came from {SHAKESPEARE_URL} is not tiny Shakespeare, and nothing "
+                         f"was kept ({wrong}): get it elsewhere, {elsewhere}") from None
     except requests.RequestException as offline:
         raise FileNotFoundError("tiny Shakespeare could not be downloaded from "
                                 f"{SHAKESPEARE_URL}: connect to the network, or {elsewhere}"
@@ -185,7 +185,8 @@ def write_ids(
                 length += len(part)
         os.replace(partial, folder / "ids.bin")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8 first") from None
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}): "
+                         "save it as UTF-8 first") from None
     finally: partial.unlink(missing_ok=True)
     about = {"name": Path(path).name, "sha256": digest.hexdigest(), "length": length,
              "dtype": dtype, "chars": tokenizer.chars}
@@ -212,7 +213,8 @@ class IdFile:
                              f"delete {folder} and write it again")
         test = max(length * 9 // 10, length - MOST)
         start = max(length * 8 // 10, test - MOST)
-        self.train, self.test = MappedIds(path, dtype, 0, start), MappedIds(path, dtype, test, length)
+        self.train = MappedIds(path, dtype, 0, start)
+        self.test = MappedIds(path, dtype, test, length)
         self.validation = MappedIds(path, dtype, start, test)[torch.arange(test - start)]
 
     def fit_tokenizer(self, vocab_size: int) -> CharTokenizer: return self.tokenizer

@@ -129,9 +129,8 @@ class Compute:
         device = here if self.device is None else choose_device(self.device)
         refuse(self, device, config)
         model.to(device)
-        auto = self.precision == "auto"
-        return Stepper(model, device, native_precision(device) if auto else PRECISIONS[self.precision],
-                       self.compile, self.threads)
+        precision = PRECISIONS.get(self.precision) or native_precision(device)
+        return Stepper(model, device, precision, self.compile, self.threads)
 
 
 def refuse(
@@ -260,7 +259,7 @@ def lone_threads(
     pool, all_here = ThreadPoolExecutor(count), threading.Barrier(count)
     usual = torch.get_num_threads()
     def alone(_):
-        torch.get_num_threads()  # makes PyTorch set up this thread, or it would overwrite what follows
+        torch.get_num_threads()  # sets up this thread, or that would overwrite what follows
         torch.set_num_threads(1)
         all_here.wait()  # so that each thread does this once
     list(pool.map(alone, range(count)))

@@ -92,16 +92,15 @@ def dropout(
     training: bool = True,  # False: x comes back as it is
 ) -> Tensor:  # like x
     "Dropout (Srivastava et al. 2014); on a CPU from packed random bits, elsewhere torch's own."
-    levels = dropped_levels(p)
-    if not training or p == 0:
+    if dropped_levels(p) == 0 or not training:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, p)
-    return x if levels == 0 else _random_keep(x, p, keep_scale(p))
+    return _random_keep(x, p, keep_scale(p))
 
 # %% ../nbs/appendix/fast.ipynb #fast-027
 class Dropout(nn.Dropout):
-    "`nn.Dropout` that draws from the generator in use, on a CPU from packed random bits."
+    "`nn.Dropout`; on a CPU from packed random bits, drawn from the generator in use."
     def __init__(
         self,
         p: float = 0.5,  # dropout probability, in [0, 1)
@@ -122,39 +121,39 @@ def causal_attention(
     dropout_p: float = 0.0,  # dropout probability of the weights; pass 0 outside training
 ) -> Tensor:  # (B, H, T, D)
     "Causal scaled dot-product attention: torch's fused one, or written out for dropout on a CPU."
-    levels = dropped_levels(dropout_p)
-    if query.device.type == "cpu" and levels > 0:
-        return _attention_with_dropout(query, key, value, dropout_p)
-    p = dropout_p if query.device.type != "cpu" else 0.0
+    p = dropout_p if dropped_levels(dropout_p) else 0.0
+    if p > 0 and query.device.type == "cpu":
+        return _attention_with_dropout(query, key, value, p)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
 
 # %% ../nbs/appendix/fast.ipynb #fast-031
 def _attention_with_dropout(query: Tensor, key: Tensor, value: Tensor, p: float) -> Tensor:
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     future = query.new_full((query.shape[-2], key.shape[-2]), -torch.inf).triu(1)  # (T, T)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)  # (B, H, T, T)
     weights = scores.add_(future).softmax(dim=-1)
     return _random_keep(weights, p, scale=1) @ (value * keep_scale(p))  # (B, H, T, D)
 
-# %% ../nbs/appendix/fast.ipynb #fast-900
+# %% ../nbs/appendix/fast.ipynb #fast-043
 def for_one_row(
     part: nn.Module | Callable,  # of a model
-) -> Callable[[Tensor], Tensor]:  # of a single row (1, 1, C); whatever is no linear layer or LayerNorm comes back as it is
-    "A part of a model as a plain function of one row, its outputs shared out among the threads: the same numbers, sooner."
+) -> Callable[[Tensor], Tensor]:  # of a single row (1, 1, C)
+    """A part of a model as a plain function of one row, its outputs shared out among the threads:
+    the same numbers, sooner. What is no linear layer or LayerNorm comes back as it is."""
     if type(part) is nn.LayerNorm:
         shape, weight, bias, eps = part.normalized_shape, part.weight, part.bias, part.eps
         return lambda row: torch.layer_norm(row, shape, weight, bias, eps)
-    if type(part) is nn.Linear:
-        most = 4 * torch.get_num_threads() if part.weight.device.type == "cpu" else 1
-        parts = max(n for n in range(1, most + 1) if part.out_features % n == 0)
-        bias = part.weight.new_zeros(part.out_features) if part.bias is None else part.bias
-        bias, weight = bias.view(parts, 1, -1), part.weight.unflatten(0, (parts, -1)).mT  # (parts, 1, out / parts), (parts, in, out / parts)
-        return lambda row: torch.baddbmm(bias, row.expand(parts, 1, -1), weight).view(1, 1, -1)  # bias + row @ weight, part by part
-    return part
+    if type(part) is not nn.Linear: return part
+    weight, bias = part.weight, part.bias
+    most = 4 * torch.get_num_threads() if weight.device.type == "cpu" else 1
+    parts = max(n for n in range(1, most + 1) if part.out_features % n == 0)
+    if bias is None: bias = weight.new_zeros(part.out_features)
+    bias = bias.view(parts, 1, -1)  # (parts, 1, out / parts)
+    weight = weight.unflatten(0, (parts, -1)).mT  # (parts, in, out / parts)
+    def linear(row):  # bias + row @ weight, part by part
+        return torch.baddbmm(bias, row.expand(parts, 1, -1), weight).view(1, 1, -1)
+    return linear
 
-# %% ../nbs/appendix/fast.ipynb #fast-901
+# %% ../nbs/appendix/fast.ipynb #fast-046
 def quantize_rows(
     weight: Tensor,  # (rows, columns)
 ) -> tuple[Tensor, Tensor]:  # int8 from -127 to 127, and a scale for each row (rows, 1)
@@ -167,5 +166,5 @@ def dequantize_rows(
     numbers: Tensor,  # (rows, columns) int8
     scale: Tensor,  # (rows, 1)
 ) -> Tensor:  # (rows, columns) float32
-    "The way back, but for what was rounded off: at most half a scale."
+    "The way back, but for what was rounded off."
     return numbers.float() * scale

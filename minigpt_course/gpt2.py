@@ -18,79 +18,108 @@ from .text import UNKNOWN, CharTokenizer
 def absorbed_bias(
     model: GPT,
 ) -> Tensor:  # (C,) bias of the last LayerNorm
-    "The bias that the last LayerNorm needs so that lm_head needs none. `ValueError` if there is none."
-    weight, bias = model.lm_head.weight.detach().cpu().double(), model.lm_head.bias.detach().cpu().double()
+    """The bias that the last LayerNorm needs so that lm_head needs none. `ValueError` if there is
+    none."""
+    head = model.lm_head
+    weight, bias = (part.detach().cpu().double() for part in (head.weight, head.bias))
     shift = torch.linalg.lstsq(weight, bias[:, None], driver="gelsd").solution[:, 0]
     if not torch.allclose(weight @ shift, bias, rtol=0, atol=1e-9):
         V, C = weight.shape
-        raise ValueError(f"this model has no exact image in GPT-2: the bias of lm_head cannot be absorbed, since its {V} rows of {C} numbers are not independent; "
+        raise ValueError("this model has no exact image in GPT-2: the bias of lm_head cannot be "
+                         f"absorbed, since its {V} rows of {C} numbers are not independent; "
                          f"train one with embed_dim of at least {V}, or set lm_head.bias to zero")
     return (model.norm.bias.detach().cpu().double() + shift).to(model.norm.bias)
 
 # %% ../nbs/appendix/gpt2.ipynb #gpt2-005
 def gpt2_names(
     model: GPT,
-) -> dict[str, Tensor]:  # each of the model's weights, transposed where transformers has it so, sharing its memory
-    "What a model's weights are called in transformers' GPT2LMHeadModel."
-    layers = {"transformer.wte": model.token_embedding, "transformer.wpe": model.position_embedding, "transformer.ln_f": model.norm}
+) -> dict[str, Tensor]:  # each of the model's weights, transposed where transformers has it so
+    "What a model's weights are called in transformers' GPT2LMHeadModel; they share its memory."
+    layers = {"transformer.wte": model.token_embedding, "transformer.wpe": model.position_embedding,
+              "transformer.ln_f": model.norm}
     for i, block in enumerate(model.blocks):
-        own = {"ln_1": block.norm1, "attn.c_attn": block.attention.qkv, "attn.c_proj": block.attention.out_proj,
-               "ln_2": block.norm2, "mlp.c_fc": block.feed_forward.up_proj, "mlp.c_proj": block.feed_forward.down_proj}
+        attention, mlp = block.attention, block.feed_forward
+        own = {"ln_1": block.norm1, "attn.c_attn": attention.qkv, "attn.c_proj": attention.out_proj,
+               "ln_2": block.norm2, "mlp.c_fc": mlp.up_proj, "mlp.c_proj": mlp.down_proj}
         layers |= {f"transformer.h.{i}.{name}": layer for name, layer in own.items()}
-    as_theirs = lambda layer, weight: weight.detach().T if isinstance(layer, nn.Linear) and weight.dim() == 2 else weight.detach()
-    names = {f"{name}.{kind}": as_theirs(layer, weight) for name, layer in layers.items() for kind, weight in layer.named_parameters()}
+    names = {}
+    for name, layer in layers.items():
+        for kind, weight in layer.named_parameters():
+            lying = isinstance(layer, nn.Linear) and weight.dim() == 2
+            names[f"{name}.{kind}"] = weight.detach().T if lying else weight.detach()
     return names | {"lm_head.weight": model.lm_head.weight.detach()}
 
 
 def gpt2_weights(
     model: GPT,
 ) -> dict[str, Tensor]:  # what transformers' GPT2LMHeadModel calls them
-    "A model's weights as those of a GPT-2 with the same logits. `ValueError` if there is no such GPT-2."
-    weights, C = gpt2_names(model) | {"transformer.ln_f.bias": absorbed_bias(model)}, model.config.embed_dim
+    """A model's weights as those of a GPT-2 with the same logits. `ValueError` if there is no such
+    GPT-2."""
+    weights = gpt2_names(model) | {"transformer.ln_f.bias": absorbed_bias(model)}
+    C = model.config.embed_dim
     for i, block in enumerate(model.blocks):
-        attention = f"transformer.h.{i}.attn"
         added = {"c_attn.bias": torch.zeros(3 * C)}
-        if not isinstance(block.attention.out_proj, nn.Linear): added |= {"c_proj.weight": torch.eye(C), "c_proj.bias": torch.zeros(C)}
-        weights |= {f"{attention}.{name}": value.to(model.norm.weight) for name, value in added.items()}
+        if not isinstance(block.attention.out_proj, nn.Linear):
+            added |= {"c_proj.weight": torch.eye(C), "c_proj.bias": torch.zeros(C)}
+        for name, value in added.items():
+            weights[f"transformer.h.{i}.attn.{name}"] = value.to(model.norm.weight)
     return {name: value.contiguous() for name, value in weights.items()}
 
 # %% ../nbs/appendix/gpt2.ipynb #gpt2-007
 def to_transformers(
     model: GPT,
     tokenizer: CharTokenizer,
-    folder: str | Path,  # for `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`
+    folder: str | Path,  # for transformers' `from_pretrained`
 ) -> None:
-    "Write a model as a GPT-2 with the same logits, in the model's precision. Needs the extra [share]. `ValueError` if there is no such GPT-2."
+    """Write a model as a GPT-2 with the same logits, in the model's precision. Needs the extra
+    [share]. `ValueError` if there is no such GPT-2."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
     weights, c = gpt2_weights(model), model.config
-    config = GPT2Config(vocab_size=c.vocab_size, n_positions=c.context_length, n_embd=c.embed_dim, n_layer=c.num_blocks, n_head=c.num_heads, activation_function=c.activation,
-                        resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout, tie_word_embeddings=c.tied_head, bos_token_id=None, eos_token_id=None)
+    config = GPT2Config(
+        vocab_size=c.vocab_size, n_positions=c.context_length, n_embd=c.embed_dim,
+        n_layer=c.num_blocks, n_head=c.num_heads, activation_function=c.activation,
+        resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout,
+        tie_word_embeddings=c.tied_head, bos_token_id=None, eos_token_id=None)
     twin = GPT2LMHeadModel(config).to(model.norm.weight.dtype)
     twin.load_state_dict(weights)
     twin.save_pretrained(folder)
     known = {"unk_token": UNKNOWN} if UNKNOWN in tokenizer.chars else {}
-    characters = Tokenizer(models.WordLevel({char: i for i, char in enumerate(tokenizer.chars)}, **known))
-    characters.pre_tokenizer, characters.decoder = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"), decoders.Fuse()
-    PreTrainedTokenizerFast(tokenizer_object=characters, clean_up_tokenization_spaces=False, **known).save_pretrained(folder)
+    ids = {char: i for i, char in enumerate(tokenizer.chars)}
+    characters = Tokenizer(models.WordLevel(ids, **known))
+    characters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    characters.decoder = decoders.Fuse()
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_object=characters, clean_up_tokenization_spaces=False, **known)
+    theirs.save_pretrained(folder)
     path = Path(folder) / "tokenizer_config.json"
-    both = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}  # what versions 4 and 5 both understand
+    both = {"tokenizer_class": "PreTrainedTokenizerFast",  # what versions 4 and 5 both understand
+            "model_input_names": ["input_ids", "attention_mask"]}
     write_atomically(path, json.dumps(json.loads(path.read_text()) | both, indent=1).encode())
 
 # %% ../nbs/appendix/gpt2.ipynb #gpt2-009
 def from_transformers(
     folder: str | Path,  # with a GPT-2 that has a character tokenizer
 ) -> tuple[GPT, CharTokenizer]:
-    "The way back from `to_transformers`. Needs the extra [share]. `FileNotFoundError`, or `ValueError` with the reason if it is no GPT-2 like ours."
+    """The way back from `to_transformers`. Needs the extra [share]. `FileNotFoundError`, or
+    `ValueError` with the reason if it is no GPT-2 like ours."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    if not (Path(folder) / "config.json").is_file(): raise FileNotFoundError(f"no transformers model in {folder}: there is no config.json")
-    twin, vocabulary = AutoModelForCausalLM.from_pretrained(folder, dtype="auto"), AutoTokenizer.from_pretrained(folder).get_vocab()
+    if not (Path(folder) / "config.json").is_file():
+        raise FileNotFoundError(f"no transformers model in {folder}: there is no config.json")
+    twin = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
     chars, c, weights = sorted(vocabulary, key=vocabulary.get), twin.config, twin.state_dict()
     check_gpt2(c, chars, weights)
-    projections = [(weights[f"transformer.h.{i}.attn.c_proj.weight"], weights[f"transformer.h.{i}.attn.c_proj.bias"]) for i in range(c.n_layer)]
-    plain = all(torch.equal(weight, torch.eye(c.n_embd).to(weight)) and not bias.any() for weight, bias in projections)
-    model = GPT(GPTConfig(vocab_size=c.vocab_size, context_length=c.n_positions, embed_dim=c.n_embd, num_heads=c.n_head, num_blocks=c.n_layer, dropout=c.resid_pdrop,
-                          output_projection=not plain, activation=c.activation_function, tied_head=c.tie_word_embeddings)).to(twin.dtype)
+    layers = [f"transformer.h.{i}.attn.c_proj" for i in range(c.n_layer)]
+    identity = torch.eye(c.n_embd).to(twin.dtype)
+    plain = all(torch.equal(weights[f"{layer}.weight"], identity)
+                and not weights[f"{layer}.bias"].any() for layer in layers)
+    size = GPTConfig(
+        vocab_size=c.vocab_size, context_length=c.n_positions, embed_dim=c.n_embd,
+        num_heads=c.n_head, num_blocks=c.n_layer, dropout=c.resid_pdrop,
+        output_projection=not plain, activation=c.activation_function,
+        tied_head=c.tie_word_embeddings)
+    model = GPT(size).to(twin.dtype)
     for name, ours in gpt2_names(model).items(): ours.copy_(weights[name])
     nn.init.zeros_(model.lm_head.bias)  # the last LayerNorm has it
     return model.eval(), CharTokenizer("".join(chars))
@@ -98,9 +127,22 @@ def from_transformers(
 
 def check_gpt2(config, chars: list[str], weights: dict[str, Tensor]) -> None:
     "`ValueError` with the reason if a transformers model is not the image of one of ours."
-    if config.model_type != "gpt2": raise ValueError(f"this is a {config.model_type}; only a GPT-2 can be one of this course's models")
-    wanted = {"layer_norm_epsilon": (1e-5,), "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,), "n_inner": (None, 4 * config.n_embd), "vocab_size": (len(chars),)}
+    if config.model_type != "gpt2":
+        raise ValueError(f"this is a {config.model_type}; "
+                         "only a GPT-2 can be one of this course's models")
+    wanted = {
+        "layer_norm_epsilon": (1e-5,), "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,), "n_inner": (None, 4 * config.n_embd),
+        "vocab_size": (len(chars),),
+    }
     for name, values in wanted.items():
-        if getattr(config, name) not in values: raise ValueError(f"this GPT-2 has {name}={getattr(config, name)!r}; one of this course's models has {values[-1]!r}")
-    if any(len(char) != 1 for char in chars): raise ValueError(f"the tokens of this GPT-2 are not single characters, for example {max(chars, key=len)!r}")
-    if any(weights[name].any() for name in weights if name.endswith("attn.c_attn.bias")): raise ValueError("this GPT-2 has biases for queries, keys and values; this course's models have none")
+        value = getattr(config, name)
+        if value not in values:
+            raise ValueError(f"this GPT-2 has {name}={value!r}; "
+                             f"one of this course's models has {values[-1]!r}")
+    if any(len(char) != 1 for char in chars):
+        raise ValueError("the tokens of this GPT-2 are not single characters, "
+                         f"for example {max(chars, key=len)!r}")
+    if any(weights[name].any() for name in weights if name.endswith("attn.c_attn.bias")):
+        raise ValueError("this GPT-2 has biases for queries, keys and values; "
+                         "this course's models have none")

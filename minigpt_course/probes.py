@@ -21,7 +21,9 @@ def dependence(
     positions: int = 12,  # T
 ) -> Tensor:  # (T, T) bool: whether output i moves when input j is changed
     "Who depends on whom in a layer, found by changing random inputs one by one."
-    inputs = 0.1 * torch.randn(positions, embed_dim, generator=torch.Generator().manual_seed(0))  # small inputs, small scores: no weight vanishes
+    generator = torch.Generator().manual_seed(0)
+    # small inputs, small scores: no weight vanishes
+    inputs = 0.1 * torch.randn(positions, embed_dim, generator=generator)
     return causality_probe(layer, inputs) > 1e-7
 
 # %% ../nbs/appendix/probes.ipynb #probes-005
@@ -29,7 +31,8 @@ def weight_sums(
     attention: MultiHeadAttention,
     positions: int = 12,  # T
 ) -> Tensor:  # (T,) what the weights of each position sum to
-    "What attention's weights sum to: its answer to a text in which all positions are equal, in units of their value."
+    """What attention's weights sum to: its answer to a text in which all positions are equal, in
+    units of their value."""
     C = attention.qkv.in_features
     same = torch.randn(C, generator=torch.Generator().manual_seed(0)).expand(1, positions, C)
     with torch.no_grad(): answer, value = attention(same)[0], attention.qkv(same)[0, :, -C:]
@@ -41,16 +44,18 @@ def weight_sums(
 def score_ratio(
     attention: MultiHeadAttention,  # without output projection
 ) -> float:  # 1 if healthy; the square root of the head size if the scale is missing
-    "How much larger the scores are that attention uses than those that it should use, from its answers to two positions."
+    """How much larger the scores are that attention uses than those that it should use, from its
+    answers to two positions."""
     C, ratios = attention.qkv.in_features, []
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         x = torch.randn(1, 2, C, generator=generator)
-        query, key, value = (part.view(2, attention.num_heads, -1).transpose(0, 1) for part in attention.qkv(x)[0].chunk(3, dim=-1))  # (H, 2, D)
+        parts = attention.qkv(x)[0].unflatten(-1, (3, attention.num_heads, -1))  # (2, 3, H, D)
+        query, key, value = parts.permute(1, 2, 0, 3)  # (H, 2, D) each
         should = (query[:, 1] * (key[:, 1] - key[:, 0])).sum(-1) / query.shape[-1] ** 0.5
         shrink = should.abs().max().sqrt()  # makes the scores small, so that no softmax saturates
         answer = shrink * attention(x / shrink)[0, 1].view(attention.num_heads, -1)
-        step = value[:, 1] - value[:, 0]  # the answer lies between the two values; w is how far along
+        step = value[:, 1] - value[:, 0]  # the answer lies between two values; w: how far along
         w = ((answer - value[:, 0]) * step).sum(-1) / (step * step).sum(-1)
         ratios += (w.clamp(1e-6, 1 - 1e-6).logit() * shrink**2 / should).tolist()
     return torch.tensor(ratios).median().item()
@@ -61,14 +66,16 @@ def probes(model: GPT) -> dict[str, float]:
     "What a model does when it is asked odd things, in evaluation mode."
     config, block = model.config, model.blocks[0]
     ids = torch.arange(config.context_length)[None] % config.vocab_size
-    names = [(name, weight) for name, weight in model.named_parameters(remove_duplicate=False) if not (config.tied_head and name in ("token_embedding.weight", "lm_head.weight"))]
+    tied = {"token_embedding.weight", "lm_head.weight"} if config.tied_head else set()
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    own = [id(weight) for name, weight in weights.items() if name not in tied]
     x = torch.randn(1, 8, config.embed_dim, generator=torch.Generator().manual_seed(0))
     one_character = model(ids * 0)[0]
     return {
         "asked twice": (model(ids) - model(ids)).abs().max().item(),
         "one character repeated": (one_character - one_character[0]).abs().max().item(),
         "block, input times 100": (block(100 * x).std() / (100 * x).std()).item(),
-        "weights with two names": len(names) - len({id(weight) for _, weight in names}),
+        "weights with two names": len(own) - len(set(own)),
     }
 
 # %% ../nbs/appendix/probes.ipynb #probes-009
@@ -77,13 +84,17 @@ def future_gradient(
     ids: Tensor,  # (T,) ids
 ) -> float:  # exactly 0 in a causal model
     "The steepest gradient of a prediction along the vector of a character after it."
-    vectors = []  # (1, T, C), as the token table gives them
-    hook = model.token_embedding.register_forward_hook(lambda layer, given, out: vectors.append(out.requires_grad_()))
+    vectors = []  # (1, T, C), as the token embedding gives them
+    def keep(layer, given, out): vectors.append(out.requires_grad_())
+    hook = model.token_embedding.register_forward_hook(keep)
     logits = model(ids[None])[0]  # (T, V)
     hook.remove()
-    # squares, because the gradients of a plain sum can cancel
-    gradients = [torch.autograd.grad(logits[i].square().sum(), vectors, retain_graph=True)[0][0, i + 1 :] for i in range(len(ids) - 1)]
-    return torch.cat(gradients).abs().max().item()
+    largest = []
+    for i in range(len(ids) - 1):
+        size = logits[i].square().sum()  # squares, because the gradients of a plain sum can cancel
+        (gradient,) = torch.autograd.grad(size, vectors, retain_graph=True)
+        largest.append(gradient[0, i + 1 :].abs().max())
+    return torch.stack(largest).max().item()
 
 # %% ../nbs/appendix/probes.ipynb #probes-011
 def update_ratio(
@@ -91,17 +102,20 @@ def update_ratio(
     optimizer: torch.optim.Optimizer,  # the one that trains it
     batch: tuple[Tensor, Tensor],  # inputs and targets (B, T)
 ) -> float:
-    "The length of a first step in units of the weights, median over the matrices, at the optimiser's present rate."
+    """The length of a first step in units of the weights, median over the matrices, at the
+    optimizer's present rate."""
     model, (inputs, targets) = copy.deepcopy(fresh), batch
     twin = type(optimizer)(model.parameters(), lr=optimizer.param_groups[0]["lr"])
     F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).backward()
     twin.step()
     pairs = zip(fresh.parameters(), model.parameters())
-    return torch.tensor([((after - before).norm() / before.norm()).item() for before, after in pairs if before.dim() == 2]).median().item()
+    ratios = [((new - old).norm() / old.norm()).item() for old, new in pairs if old.dim() == 2]
+    return torch.tensor(ratios).median().item()
 
 
 def overlap(train_ids: Tensor, validation_ids: Tensor, length: int = 48) -> float:
     "The share of validation windows that stand in the training part as well, word for word."
     text = train_ids.to(torch.int16).numpy().tobytes()
-    windows = [window.to(torch.int16).numpy().tobytes() for window in validation_ids.unfold(0, length, length)[:80]]
+    pieces = validation_ids.to(torch.int16).unfold(0, length, length)[:80]
+    windows = [piece.numpy().tobytes() for piece in pieces]
     return sum(window in text for window in windows) / len(windows)

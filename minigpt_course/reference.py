@@ -19,7 +19,8 @@ from .train import TrainConfig
 def reference_band(
     validations: list[list[tuple[int, float]]],  # of each reference run: (step, validation loss)
 ) -> dict[int, tuple[float, float]]:  # step to the lowest and highest loss that is right
-    "Where a run with another seed should lie, at the steps that all references have. `ValueError` if there are fewer than two."
+    """Where a run with another seed should lie, at the steps that all references have. `ValueError`
+    if there are fewer than two."""
     if len(validations) < 2: raise ValueError("a band needs two reference runs at least")
     runs = [dict(validation) for validation in validations]
     band = {}
@@ -35,14 +36,20 @@ def judge(
     band: dict[int, tuple[float, float]],  # from `reference_band`
 ) -> str:
     "In words: whether a run lies in the reference band, and if not, where it leaves it."
-    validations = [(step, loss) for step, loss in validation if step in band]
-    if not validations: return "no validation of this run is at a step of the reference: it cannot be judged"
-    outside = [(step, loss) for step, loss in validations if not band[step][0] <= loss <= band[step][1]]
-    if not outside: return f"inside the reference band at all {len(validations)} validations"
-    (step, loss), (low, high) = outside[0], band[outside[0][0]]
-    return (f"outside the reference band at {len(outside)} of {len(validations)} validations, first at step {step}: {loss:.3f}, where the band is {low:.3f} to {high:.3f} "
-            + ("(it is better than it should be: look for a leak)" if loss < low else
-               "(it does not begin like the reference: look at the text, the vocabulary and the first weights)" if step == 0 else "(it learns more slowly: look at the learning rate, and whether all processes average)"))
+    shared = [(step, loss) for step, loss in validation if step in band]
+    if not shared:
+        return "no validation of this run is at a step of the reference: it cannot be judged"
+    outside = [(step, loss) for step, loss in shared if not band[step][0] <= loss <= band[step][1]]
+    if not outside: return f"inside the reference band at all {len(shared)} validations"
+    step, loss = outside[0]
+    low, high = band[step]
+    cause = "it learns more slowly: look at the learning rate, and whether all processes average"
+    if step == 0:
+        cause = ("it does not begin like the reference: "
+                 "look at the text, the vocabulary and the first weights")
+    if loss < low: cause = "it is better than it should be: look for a leak"
+    return (f"outside the reference band at {len(outside)} of {len(shared)} validations, first at "
+            f"step {step}: {loss:.3f}, where the band is {low:.3f} to {high:.3f} ({cause})")
 
 # %% ../nbs/appendix/reference.ipynb #ref-005
 def run_notes(
@@ -53,17 +60,26 @@ def run_notes(
     precision: torch.dtype,
     num_processes: int,
 ) -> dict[str, object]:
-    "What has to be known about a run before another may be compared with it. Measures the device's peak, for half a second."
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
-    made_by = {"torch": torch.__version__, "python": platform.python_version(), "device": name, "processes": num_processes, "precision": str(precision).removeprefix("torch."),
-               "matrix product rate": f"{matrix_product_rate(device, precision, 4096 if device.type == 'cuda' else 2048):.4g}"}
-    return {"corpus": corpus.name, "corpus sha256": corpus.sha256, "parameters": sum(parameter_ledger(model_config).values()), "dropout": model_config.dropout,
-            "steps": config.steps, "batch size": config.batch_size, "learning rate": config.learning_rate, "seed": config.seed} | made_by
+    """What has to be known about a run before another may be compared with it. Measures the
+    device's peak, for half a second."""
+    on_gpu = device.type == "cuda"
+    name = f"{device.type}, {torch.get_num_threads()} threads"
+    if on_gpu: name = torch.cuda.get_device_name(device)
+    peak = matrix_product_rate(device, precision, 4096 if on_gpu else 2048)
+    return {
+        "corpus": corpus.name, "corpus sha256": corpus.sha256,
+        "parameters": sum(parameter_ledger(model_config).values()),
+        "dropout": model_config.dropout, "steps": config.steps, "batch size": config.batch_size,
+        "learning rate": config.learning_rate, "optimizer": config.optimizer, "seed": config.seed,
+        "torch": torch.__version__, "python": platform.python_version(), "device": name,
+        "processes": num_processes, "precision": str(precision).removeprefix("torch."),
+        "matrix product rate": f"{peak:.4g}",
+    }
 
 # %% ../nbs/appendix/reference.ipynb #ref-006
 def read_notes(
     path: str | Path,  # a learning curve's CSV file
 ) -> dict[str, str]:
     "What a curve's file says about its run: the lines before the table that begin with #."
-    lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
-    return dict(line[2:].split(": ", 1) for line in lines)
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))

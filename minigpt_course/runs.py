@@ -40,7 +40,8 @@ class LearningCurve:
     losses in nats per character. Empty cells are nan."""
     rows: list[list[float]] = field(default_factory=list)
 
-    def column(self, name: str) -> list[float]: return [row[COLUMNS.index(name)] for row in self.rows]
+    def column(self, name: str) -> list[float]:
+        return [row[COLUMNS.index(name)] for row in self.rows]
 
     def last(self, name: str) -> float: return self.rows[-1][COLUMNS.index(name)]
 
@@ -71,7 +72,8 @@ def read_curve(path: Path) -> list[list[float]]:
     """The rows of a learning curve's CSV file. `FileNotFoundError` if it is missing, `ValueError`
     if it is something else."""
     if not path.is_file():
-        raise FileNotFoundError(f"no learning curve at {path}: a run writes curve.csv into its run_dir")
+        raise FileNotFoundError(f"no learning curve at {path}: "
+                                "a run writes curve.csv into its run_dir")
     lines = path.read_text(encoding="utf-8").splitlines()
     try:
         header, *rows = csv.reader(line for line in lines if not line.startswith("#"))
@@ -113,7 +115,8 @@ def newest_checkpoint(
         print(f"{path.name} is damaged and is passed over")
         path.rename(path.with_suffix(".damaged"))  # it must not count as one of the two newest
     if paths or any(run_dir.glob("checkpoint-*.damaged")):
-        raise ValueError(f"every checkpoint in {run_dir} is damaged: begin again in another run_dir")
+        raise ValueError(f"every checkpoint in {run_dir} is damaged: "
+                         "begin again in another run_dir")
     return None
 
 # %% ../nbs/appendix/runs.ipynb #runs-010
@@ -196,12 +199,15 @@ def _short(value: object, other: object) -> str:
 # %% ../nbs/appendix/runs.ipynb #runs-019
 @contextmanager
 def stop_requests():
-    "Inside, Ctrl-C and SIGTERM set the event that is handed out; a second Ctrl-C interrupts at once, as usual."
-    stop, main = threading.Event(), threading.current_thread() is threading.main_thread()
+    """Inside, Ctrl-C and SIGTERM set the event that is handed out; a second Ctrl-C interrupts at
+    once, as usual."""
+    stop = threading.Event()
+    main = threading.current_thread() is threading.main_thread()
     def note(number, frame):
         if stop.is_set() and number == signal.SIGINT: raise KeyboardInterrupt
         stop.set()
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    former = {number: signal.signal(number, note) for number in numbers}
     try: yield stop
     finally:
         for number, handler in former.items(): signal.signal(number, handler)
@@ -241,8 +247,8 @@ class Run:
         self.model.train()
         self.generator.manual_seed((self.config.seed * 1_000_003 + self.step) % 2**32)
         for group in self.optimizer.param_groups: group["lr"] = rate
-        batch = get_batch(self.train_ids, self.config.batch_size, self.context_length, self.generator,
-                          self.stepper.device)
+        batch = get_batch(self.train_ids, self.config.batch_size, self.context_length,
+                          self.generator, self.stepper.device)
         return self.stepper.step(self.optimizer, *batch, self.config.grad_clip, self.generator)
 
     def advance(self) -> None:
@@ -317,7 +323,8 @@ def load_best(
     there are none."""
     best = (load_checkpoint(Path(run_dir)) or {}).get("best")
     if not best:
-        raise ValueError(f"{run_dir} holds no checkpoint: train with run_dir={str(run_dir)!r} first")
+        raise ValueError(f"{run_dir} holds no checkpoint: "
+                         f"train with run_dir={str(run_dir)!r} first")
     model.load_state_dict(best["model"])
     return best["step"], best["loss"]
 
@@ -328,7 +335,8 @@ def evaluate_test(
     tokenizer: CharTokenizer,  # the one that the model was trained with
 ) -> float:  # nats per character
     "Open the test set, and say so. `ValueError` if the corpus has none."
-    if not corpus.test: raise ValueError(f"{corpus.name} has no test set: it is judged by validation")
+    if not corpus.test:
+        raise ValueError(f"{corpus.name} has no test set: it is judged by validation")
     print(f"The test set of {corpus.name} was opened ({len(corpus.test):,} characters): "
           "from here on nothing may be chosen by it.")
     return evaluate(model, tokenizer.encode(corpus.test), model.config.context_length)
