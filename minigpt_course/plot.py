@@ -370,7 +370,8 @@ def ledger_areas(
         look = {"facecolor": color, "alpha": 0.55, "edgecolor": "white", "linewidth": 2}
         ax.add_patch(plt.Rectangle((x, y), w, h, **look, label=f"{count:,}  {name}"))
         if w > 0.1 and h > 0.12:
-            ax.text(x + w / 2, y + h / 2, textwrap.fill(name, 14), ha="center", va="center")
+            words = textwrap.fill(name, min(14, int(90 * w)), break_long_words=False)
+            ax.text(x + w / 2, y + h / 2, words, ha="center", va="center")
     ax.set(xlim=(0, 1), ylim=(0, 1), title=title)
     ax.axis("off")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))

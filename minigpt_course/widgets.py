@@ -248,8 +248,8 @@ class TrainingThread:
     def work(self) -> None:
         from minigpt_course.train import train
         model, corpus, config, run_dir = self.arguments
-        kept = {"run_dir": run_dir, "resume": True}
-        self.hand_over(train(model, corpus, config, **kept, on_step=self.look))
+        curve = train(model, corpus, config, run_dir=run_dir, resume=True, on_step=self.look)
+        self.hand_over(curve)
 
     def look(self, model, curve) -> bool:
         if len(curve.rows) % 20 == 0: self.hand_over(curve)
