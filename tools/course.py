@@ -19,7 +19,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def chosen(picks: list[str]) -> list[Path]:
     "The numbered notebooks, or those whose number or name is picked; those without a number come last and only when storing."
-    notebooks = sorted(NBS.glob("[0-9]*.ipynb")) + [NBS / "exercises.ipynb", NBS / "index.ipynb"]
+    notebooks = sorted(NBS.glob("[0-9]*.ipynb")) + [NBS / "appendix" / "checks_common.ipynb", NBS / "index.ipynb"]
     unknown = [pick for pick in picks if not any(path.stem.startswith(pick) for path in notebooks)]
     if unknown: sys.exit(f"no notebook begins with {unknown[0]!r}; there are: {', '.join(path.stem for path in notebooks)}")
     return [path for path in notebooks if not picks or any(path.stem.startswith(pick) for pick in picks)]
@@ -73,7 +73,7 @@ def main(command: str, picks: list[str]) -> None:
         if not path.stem[0].isdigit() and not store: continue
         notebook, seconds = execute(path)
         tidy(notebook)
-        nbformat.write(notebook, (NBS if store else COURSE) / path.name)
+        nbformat.write(notebook, path if store else COURSE / path.name)
         if store and path.stem[0].isdigit(): remember(path.stem, seconds)
     if store: clean(ROOT)
     else: print(closing())
