@@ -1,5 +1,11 @@
-"""The exercises as the notebooks print them, and what their checkers say. `python tests/mutations.py` writes the table of wrong answers, mutations.md."""
-import ast, json, re
+"""The exercises as the notebooks print them, and what their checkers say.
+
+`python tests/mutations.py` writes the table of wrong answers, mutations.md.
+"""
+import ast
+import importlib
+import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +13,7 @@ from wrong_answers import WRONG
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "nbs").glob("[0-9]*.ipynb"))
 TABLE = Path(__file__).with_name("mutations.md")
+CALL = re.compile(r"(ch\d\d)\.(check_\w+)\(")
 
 
 class Exercise(NamedTuple):
@@ -16,31 +23,52 @@ class Exercise(NamedTuple):
     template: str  # the cell as the reader finds it
     solution: str  # the code of the folded solution
     text: str  # all the words around the cell
-    call: str  # exercises.check_...(...)
+    call: str  # chNN.check_...(...)
 
     @property
-    def checker(self) -> str: return re.match(r"exercises\.(check_\w+)", self.call)[1]
+    def checks(self) -> str:
+        "The module of the checker."
+        return CALL.match(self.call)[1]
+
+    @property
+    def checker(self) -> str:
+        return CALL.match(self.call)[2]
 
 
 def imports_of(source: str) -> list[str]:
     "The imports at the top level of a cell."
-    try: body = ast.parse(source).body
-    except SyntaxError: return []  # a cell with a magic
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a cell with a magic
+        return []
     return [ast.unparse(node) for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+def exercise_of(
+    notebook: str,
+    imports: str,
+    before: str,  # the text in front of the cell
+    source: str,  # of the cell
+    after: str,  # the text behind it
+) -> Exercise:
+    "An exercise, from the cell that ends in the call of its checker and the text around it."
+    *answer, call = source.splitlines()
+    title = re.findall(r"^### (\d · .*?) [●○]+", before, re.MULTILINE)[-1]
+    solution = re.search(r"^~~~python\n(.*?)^~~~$", after, re.DOTALL | re.MULTILINE)[1]
+    text = before[before.rindex("### ") :] + after.split("\n### ")[0]
+    return Exercise(notebook, title, imports, "\n".join(answer), solution, text, call)
 
 
 def exercises_of(path: Path) -> list[Exercise]:
     "The exercises of a notebook."
-    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-    imports, found = "\n".join(line for kind, source in cells if kind == "code" for line in imports_of(source)), []
-    for i, (kind, source) in enumerate(cells):
-        *answer, call = source.splitlines() or [""]
-        if kind != "code" or not call.startswith("exercises.check_"): continue
-        before, after = cells[i - 1][1], cells[i + 1][1]
-        title = re.findall(r"^### (\d · .*?) [●○]+", before, re.MULTILINE)[-1]
-        solution = re.search(r"^~~~python\n(.*?)^~~~$", after, re.DOTALL | re.MULTILINE)[1]
-        found.append(Exercise(path.stem, title, imports, "\n".join(answer), solution, before[before.rindex("### ") :] + after.split("\n### ")[0], call))
-    return found
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [cell["cell_type"] == "code" for cell in cells]
+    sources = ["".join(cell["source"]) for cell in cells]
+    lines = [imports_of(source) for source, is_code in zip(sources, code) if is_code]
+    imports = "\n".join(line for some in lines for line in some)
+    ends = [i for i, source in enumerate(sources)
+            if code[i] and source and CALL.match(source.splitlines()[-1])]
+    return [exercise_of(path.stem, imports, *sources[i - 1 : i + 2]) for i in ends]
 
 
 EXERCISES = [exercise for path in NOTEBOOKS for exercise in exercises_of(path)]
@@ -50,27 +78,34 @@ def verdict(exercise: Exercise, answer: str):
     "What the checker says to an answer."
     names = {}
     exec(exercise.imports, names)
+    names[exercise.checks] = importlib.import_module(f"minigpt_course.checks.{exercise.checks}")
     exec(answer, names)
     return eval(exercise.call, names)
 
 
-def changed(exercise: Exercise, changes: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
-    "The printed solution with one change each: what is different, and the code. `ValueError` if one is no change."
+def changed(
+    exercise: Exercise,
+    changes: list[tuple[str, str, str]],  # what is different, text in the solution, its new form
+) -> list[tuple[str, str]]:  # what is different, and the code
+    "The printed solution with one change each; raises `ValueError` if one is no change."
     for _, before, _ in changes:
-        if before not in exercise.solution: raise ValueError(f"{exercise.checker}: {before!r} does not stand in the solution")
+        if before not in exercise.solution:
+            raise ValueError(f"{exercise.checker}: {before!r} does not stand in the solution")
     return [(what, exercise.solution.replace(before, after)) for what, before, after in changes]
 
 
 def wrong_answers(exercise: Exercise) -> list[tuple[str, str]]:
-    "The wrong answers to an exercise: why a learner writes it, and the code. `KeyError` if there are none."
+    "The wrong answers: why a learner writes it, and the code; raises `KeyError` if there are none."
     return changed(exercise, WRONG[exercise.checker])
 
 
 def table() -> str:
     "All wrong answers and what is said to them, as Markdown."
-    lines = ["# What the checkers say to wrong answers", "", "Made by `make mutations`. Each row is the printed solution with one change that a learner would make.", ""]
+    lines = ["# What the checkers say to wrong answers", "", "Made by `make mutations`. "
+             "Each row is the printed solution with one change that a learner would make.", ""]
     for exercise in EXERCISES:
-        lines += [f"## {exercise.notebook}, exercise {exercise.title}", "", "| wrong answer | what the checker says |", "|---|---|"]
+        lines.append(f"## {exercise.notebook}, exercise {exercise.title}")
+        lines += ["", "| wrong answer | what the checker says |", "|---|---|"]
         for why, code in wrong_answers(exercise):
             words = " ".join(verdict(exercise, code).words.split()).replace("|", "\\|")
             lines.append(f"| {why} | {words} |")
@@ -78,4 +113,5 @@ def table() -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__": TABLE.write_text(table(), encoding="utf-8")
+if __name__ == "__main__":
+    TABLE.write_text(table(), encoding="utf-8")

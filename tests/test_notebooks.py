@@ -33,7 +33,8 @@ def lines_of(cell: dict) -> list[str]:
 def shows(cell: dict) -> bool:
     "Whether a reader expects to see something under the cell."
     hidden = re.search(r"^#\| *(export|hide)", cell["source"], re.MULTILINE)
-    return not hidden and bool(cell["lines"]) and cell["lines"][-1].strip().startswith(("print(", "plot.", "widgets.", "exercises."))
+    shown = re.compile(r"print\(|plot\.|widgets\.|ch\d\d\.check_")
+    return not hidden and bool(cell["lines"]) and bool(shown.match(cell["lines"][-1].strip()))
 
 
 # as they are stored

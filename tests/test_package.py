@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 LIBRARY = Path(__file__).parents[1] / "minigpt_course"
-CHAIN = ["text", "bigram", "attention", "multihead", "block", "gpt", "train", "generate", "diagnose", "speed", "inside", "scale", "share", "cli", "exercises"]
+CHAIN = ["text", "bigram", "attention", "multihead", "block", "gpt", "train", "generate", "diagnose", "speed", "inside", "scale", "share", "cli"]
 MODULES = sorted(path.stem for path in LIBRARY.glob("*.py") if not path.stem.startswith("_"))
 
 
@@ -37,6 +37,11 @@ def test_a_model_module_imports_only_modules_before_it(module):
 
 def test_the_imports_are_found():
     assert own_imports("block") == {"multihead"} and {"plot", "gpt", "train", "generate"} <= own_imports("widgets")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_imports_the_checks(module):
+    assert "checks" not in own_imports(module)
 
 
 def test_plot_imports_no_module_of_the_library():
