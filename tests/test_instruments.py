@@ -175,14 +175,13 @@ def test_windows_shared_out_give_the_gradient_of_the_whole_batch(threads):
         if shared: answers.append(stepper_of(model, threads).step(*batch, seeded()))
         else: answers.append(train_step(model, *batch))
         models.append(model)
-    # the logits are made float32 on the way, whatever the weights are
-    assert answers[1] == pytest.approx(answers[0], rel=1e-6)
+    assert answers[1] == pytest.approx(answers[0], rel=1e-12)
     assert answers[0][1] > 0.5  # the gradient was cut
     for weight, twin in zip(*(model.parameters() for model in models)):
-        assert torch.allclose(weight, twin, rtol=1e-5, atol=1e-7)
+        assert torch.allclose(weight, twin, rtol=1e-9, atol=1e-12)
         assert (weight.grad is None) == (twin.grad is None)
         if weight.grad is not None:
-            assert torch.allclose(weight.grad, twin.grad, rtol=1e-5, atol=1e-7)
+            assert torch.allclose(weight.grad, twin.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_each_thread_works_alone_and_those_made_later_do_not():
