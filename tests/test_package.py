@@ -11,9 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "minigpt_course"
+# each module may import those before it
 CHAIN = ["core", "text", "corpus", "bigram", "fast", "attention", "multihead", "block", "gpt",
          "optimizers", "devices", "runs", "train", "cache", "generate", "probes", "diagnose",
-         "speed", "inside", "gpt2", "share", "reference", "scale", "cli"]  # each may import those before it
+         "speed", "inside", "gpt2", "share", "reference", "scale", "cli"]
 BESIDE = {  # the modules that stand beside the chain, and what they may import
     "faults": {*CHAIN[: CHAIN.index("generate") + 1]},
     "plot": set(),
@@ -160,7 +161,7 @@ def test_every_module_has_exactly_one_notebook_and_every_notebook_at_most_one_mo
     assert sorted(modules) == sorted(written)
 
 
-@pytest.mark.parametrize("module, path", exporting(), ids=str)
+@pytest.mark.parametrize("module, path", exporting(), ids=[name for name, _ in exporting()])
 def test_a_module_says_which_notebook_it_is_from_and_has_each_cell_once(module, path):
     text = (LIBRARY / f"{module}.py").read_text(encoding="utf-8")
     depth = "../" * (1 + module.count("/"))
