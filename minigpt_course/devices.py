@@ -210,8 +210,9 @@ class Stepper:
         half = self.precision != torch.float32
         with self.forked(generator), drawing_from(generator):
             with torch.autocast(self.device.type, self.precision, enabled=half):
-                logits = self.network(inputs).float()
-                return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+                logits = self.network(inputs).flatten(0, 1)  # (B T, V)
+                if half: logits = logits.float()
+                return F.cross_entropy(logits, targets.flatten(), reduction="sum")
 
     @contextmanager
     def forked(self, generator: torch.Generator):

@@ -1,22 +1,26 @@
 "The tools of notebooks 09 to 11: they measure what they say and leave everything as it was."
-import copy, math
+import copy
+import dataclasses
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from conftest import assert_same_end, small_corpus, small_gpt
-from minigpt_course import diagnose
+from minigpt_course.devices import Compute
+from minigpt_course.diagnose import diagnose
+from minigpt_course.faults import FAULTS, AlwaysDropout, train_faulty
 from minigpt_course.inside import (
-    attention_maps, induction_losses, logit_lens, neuron_activations, ablated_head,
+    ablated_head, attention_maps, induction_losses, logit_lens, neuron_activations,
 )
-from minigpt_course.optimizers import orthogonalize
-from minigpt_course.speed import LADDER, training_variant, product_intensity
-from minigpt_course.train import train
-from minigpt_course.optimizers import make_optimizer
-from minigpt_course.train import TrainConfig, train_step
+from minigpt_course.optimizers import make_optimizer, orthogonalize
+from minigpt_course.speed import VARIANTS, product_intensity, training_variant
+from minigpt_course.train import TrainConfig, train, train_step
 
 BRIEF = TrainConfig(steps=20, batch_size=4, warmup_steps=2, eval_every=10, checkpoint_every=5)
+MUON = dataclasses.replace(BRIEF, optimizer="muon")
 
 
 def same_weights(model, kept: dict) -> bool:
@@ -30,34 +34,41 @@ def test_an_examination_changes_nothing(model):
     batch, fresh = (torch.randint(24, (4, 16)), torch.randint(24, (4, 16))), copy.deepcopy(model)
     optimizer = make_optimizer(model.train(), BRIEF)
     before, generator = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    diagnose.diagnose(model, batch, fresh, optimizer)
-    assert same_weights(model, before) and same_weights(fresh, before) and model.training and not optimizer.state_dict()["state"]
+    diagnose(model, batch, fresh, optimizer)
+    assert same_weights(model, before) and same_weights(fresh, before)
+    assert model.training and not optimizer.state_dict()["state"]
     assert torch.equal(torch.get_rng_state(), generator)
 
 
 def test_shuffled_targets_are_suspicious(model):
     windows = torch.randint(24, (4, 17))
-    suspects = lambda targets: diagnose.diagnose(model, (windows[:, :-1], targets)).suspects
-    assert "targets not shifted" in suspects(windows[:, :-1]) and "targets that are not the next characters" in suspects(windows[:, 1:].flip(1))
+    def suspects(targets): return diagnose(model, (windows[:, :-1], targets)).suspects
+    assert "targets not shifted" in suspects(windows[:, :-1])
+    assert "targets that are not the next characters" in suspects(windows[:, 1:].flip(1))
     assert not any(suspect.startswith("targets") for suspect in suspects(windows[:, 1:]))
 
 
 def test_a_model_left_in_evaluation_mode_is_found():
     model, windows = small_gpt(dropout=0.1), torch.randint(24, (4, 17))
-    report = lambda model: diagnose.diagnose(model, (windows[:, :-1], windows[:, 1:]), optimizer=make_optimizer(model, BRIEF)).suspects
-    assert "trained in evaluation mode" in report(model.eval()) and "trained in evaluation mode" not in report(model.train())
+    batch = windows[:, :-1], windows[:, 1:]
+    def suspects(model):
+        return diagnose(model, batch, optimizer=make_optimizer(model, BRIEF)).suspects
+    assert "trained in evaluation mode" in suspects(model.eval())
+    assert "trained in evaluation mode" not in suspects(model.train())
 
 
-@pytest.mark.parametrize("fault", [name for name, (_, changes) in diagnose.FAULTS.items() if not changes])
+@pytest.mark.parametrize("fault", [name for name, (_, changes) in FAULTS.items() if not changes])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_an_illness_of_the_model_is_named_before_any_training(fault, seed):
+def test_a_fault_of_the_model_is_named_before_any_training(fault, seed):
     torch.manual_seed(seed)
-    model, windows = diagnose.FAULTS[fault][0](), torch.randint(77, (4, 65))
-    assert diagnose.diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects[:1] == [fault]
+    model, windows = FAULTS[fault][0](), torch.randint(77, (4, 65))
+    assert diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects[:1] == [fault]
 
 
-def test_an_unknown_illness_is_told():
-    with pytest.raises(ValueError, match="no fault is called 'flu'; there are: mask off by one"): diagnose.train_faulty("flu", torch.zeros(9), torch.zeros(9))
+def test_an_unknown_fault_is_told():
+    complaint = "no fault is called 'flu'; there are: mask off by one"
+    with pytest.raises(ValueError, match=complaint):
+        train_faulty("flu", torch.zeros(9), torch.zeros(9))
 
 
 class OwnAttention(torch.nn.Module):
@@ -67,20 +78,22 @@ class OwnAttention(torch.nn.Module):
         self.qkv, self.causal = torch.nn.Linear(embed_dim, 3 * embed_dim, bias=False), True
 
     def forward(self, x):
-        return torch.nn.functional.scaled_dot_product_attention(*self.qkv(x).chunk(3, dim=-1), is_causal=self.causal)
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        return F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
 
 
 def test_a_model_with_attention_of_its_own_is_examined_from_outside(model):
     windows = torch.randint(24, (4, 17))
     for block in model.blocks: block.attention = OwnAttention(model.config.embed_dim)
-    examine = lambda: diagnose.diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects
+    def examine(): return diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects
     assert not examine()
     model.blocks[0].requires_grad_(False)
     assert not examine()  # a frozen block is no fault
     for block in model.blocks: block.attention.causal = False
     assert examine() == ["a look into the future"]
-    for block in model.blocks: block.feed_forward.__class__ = diagnose.AlwaysDropout
-    assert examine() == ["a look into the future", "dropout left on"]  # noise hides a leak from a probe that compares two passes, not from gradients
+    for block in model.blocks: block.feed_forward.__class__ = AlwaysDropout
+    # noise hides a leak from a probe that compares two passes, not from gradients
+    assert examine() == ["a look into the future", "dropout left on"]
 
 
 # 10
@@ -92,90 +105,139 @@ def test_orthogonal_steps_keep_the_directions_and_even_out_the_sizes(shape):
     left, _, right = torch.linalg.svd(steps, full_matrices=False)
     inside = left.mT @ orthogonalize(steps, rounds=5) @ right.mT
     sizes = inside.diagonal(dim1=-2, dim2=-1)
-    assert 0.3 < sizes.min() and sizes.max() < 1.3 and (inside - torch.diag_embed(sizes)).abs().max() < 1e-4
+    assert 0.3 < sizes.min() and sizes.max() < 1.3
+    assert (inside - torch.diag_embed(sizes)).abs().max() < 1e-4
+
+
+MATRICES = ("qkv.weight", "out_proj.weight", "up_proj.weight", "down_proj.weight")
 
 
 def test_a_step_of_muon_is_that_of_each_matrix_by_itself():
     torch.manual_seed(0)
     model = small_gpt(dropout=0.0, output_projection=True)
-    optimizer = MuonEngine().optimizer(model, TrainConfig(learning_rate=0.01, weight_decay=0.1))
+    config = TrainConfig(learning_rate=0.01, weight_decay=0.1, optimizer="muon")
+    optimizer = make_optimizer(model, config)
     model(torch.randint(24, (2, 16))).square().mean().backward()
-    before = {name: (weight.detach().clone(), weight.grad.clone()) for name, weight in model.blocks.named_parameters() if name.endswith(("qkv.weight", "projection.weight", "up_proj.weight", "down_proj.weight"))}
+    before = {name: (weight.detach().clone(), weight.grad.clone())
+              for name, weight in model.blocks.named_parameters() if name.endswith(MATRICES)}
+    assert len(before) == 4 * model.config.num_blocks
     optimizer.step()
     after = dict(model.blocks.named_parameters())
     for name, (weight, gradient) in before.items():
         ahead = 0.95 * 0.05 * gradient + 0.05 * gradient  # the mean began at zero
-        steps = [orthogonalize(part[None])[0] for part in ahead.chunk(3 if "qkv" in name else 1)]
-        wanted = 0.999 * weight - 0.01 * 0.2 * max(steps[0].shape) ** 0.5 * torch.cat(steps)
+        parts = ahead.chunk(3 if "qkv" in name else 1)
+        steps = [orthogonalize(part[None])[0] for part in parts]
+        length = 0.01 * 0.2 * max(steps[0].shape) ** 0.5
+        wanted = 0.999 * weight - length * torch.cat(steps)
         assert torch.allclose(after[name], wanted, atol=1e-6), name
 
 
+def stopped_and_whole(folder, config: TrainConfig, **choices) -> None:
+    "Whether a run that was stopped after nine steps ends with the bits of one that was not."
+    def stop(model, curve): return len(curve.rows) == 9
+    def run(name, **more):
+        train(small_gpt(dropout=0.1), small_corpus(), config, folder / name, **choices, **more)
+    run("whole")
+    run("twice", on_step=stop)
+    run("twice", resume=True)
+    assert_same_end(folder / "twice", folder / "whole", config.steps)
+
+
 def test_a_run_with_muon_that_was_stopped_ends_with_the_same_bits(tmp_path):
-    stop = lambda model, curve: len(curve.rows) == 9
-    train(small_gpt(dropout=0.1), small_corpus(), BRIEF, run_dir=tmp_path / "whole", engine=MuonEngine())
-    train(small_gpt(dropout=0.1), small_corpus(), BRIEF, run_dir=tmp_path / "twice", engine=MuonEngine(), on_step=stop)
-    train(small_gpt(dropout=0.1), small_corpus(), BRIEF, run_dir=tmp_path / "twice", engine=MuonEngine(), resume=True)
-    assert_same_end(tmp_path / "twice", tmp_path / "whole", BRIEF.steps)
+    stopped_and_whole(tmp_path, MUON)
 
 
-def test_a_run_cannot_go_on_with_another_optimiser(tmp_path):
-    train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path, on_step=lambda model, curve: len(curve.rows) == 9)
-    with pytest.raises(ValueError, match="was trained with another optimizer: use the same engine as before"): train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path, engine=MuonEngine(), resume=True)
+def test_a_run_cannot_go_on_with_another_optimizer(tmp_path):
+    def stop(model, curve): return len(curve.rows) == 9
+    train(small_gpt(), small_corpus(), BRIEF, tmp_path, on_step=stop)
+    named = "is the run of another training: there optimizer='adamw', here optimizer='muon'"
+    with pytest.raises(ValueError, match=named):
+        train(small_gpt(), small_corpus(), MUON, tmp_path, resume=True)
+    def sgd(model, config): return torch.optim.SGD(model.parameters(), lr=config.learning_rate)
+    handed = "was trained with another optimizer: use the same as before"
+    with pytest.raises(ValueError, match=handed):
+        train(small_gpt(), small_corpus(), BRIEF, tmp_path, resume=True, optimizer=sgd)
+
+
+def stepper_of(model, threads: int): return Compute(threads=threads).prepare(model, BRIEF)
+
+
+def seeded() -> torch.Generator: return torch.Generator().manual_seed(0)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_windows_shared_out_give_the_gradient_of_the_whole_batch(threads):
     text, models, answers = torch.randint(24, (5, 17)), [], []
-    for step in train_step, ThreadsEngine(threads).step:
+    for shared in False, True:
         model = small_gpt(tied_head=True).double()
         model.position_embedding.requires_grad_(False)
-        answers.append(step(model, make_optimizer(model, BRIEF), text[:, :-1], text[:, 1:], 0.5))
+        batch = make_optimizer(model, BRIEF), text[:, :-1], text[:, 1:], 0.5
+        if shared: answers.append(stepper_of(model, threads).step(*batch, seeded()))
+        else: answers.append(train_step(model, *batch))
         models.append(model)
-    assert answers[1] == pytest.approx(answers[0], rel=1e-12) and answers[0][1] > 0.5  # the gradient was cut
+    assert answers[1] == pytest.approx(answers[0], rel=1e-12)
+    assert answers[0][1] > 0.5  # the gradient was cut
     for weight, twin in zip(*(model.parameters() for model in models)):
         assert torch.allclose(weight, twin, rtol=1e-9, atol=1e-12)
-        assert (weight.grad is None) == (twin.grad is None) and (weight.grad is None or torch.allclose(weight.grad, twin.grad, rtol=1e-9, atol=1e-12))
+        assert (weight.grad is None) == (twin.grad is None)
+        if weight.grad is not None:
+            assert torch.allclose(weight.grad, twin.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_each_thread_works_alone_and_those_made_later_do_not():
     torch.set_num_threads(2)
     try:
         model, text, seen = small_gpt(), torch.randint(24, (6, 17)), []
-        engine = ThreadsEngine(3)
+        stepper, optimizer = stepper_of(model, 3), make_optimizer(model, BRIEF)
         model.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
-        for _ in range(2): engine.step(model, make_optimizer(model, BRIEF), text[:, :-1], text[:, 1:], 1.0)
+        for _ in range(2): stepper.step(optimizer, text[:, :-1], text[:, 1:], 1.0, seeded())
         assert seen == [1] * 6
-        assert torch.get_num_threads() == ThreadPoolExecutor(1).submit(torch.get_num_threads).result() == 2
+        made_later = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
+        assert torch.get_num_threads() == made_later == 2
     finally: torch.set_num_threads(1)
 
 
 def test_a_step_by_threads_that_fails_changes_nothing():
-    model, text, engine = small_gpt(), torch.randint(24, (4, 17)), ThreadsEngine(2)
-    before = copy.deepcopy(model.state_dict())
+    model, text = small_gpt(), torch.randint(24, (4, 17))
+    stepper, before = stepper_of(model, 2), copy.deepcopy(model.state_dict())
     optimizer, wrong = make_optimizer(model, BRIEF), text.clone()
     wrong[3, 2] = 99
-    with pytest.raises(ValueError, match="ids reach from"): engine.step(model, optimizer, wrong[:, :-1], text[:, 1:], 1.0)
-    assert same_weights(model, before) and all(weight.grad is None for weight in model.parameters())
-    engine.step(model, optimizer, text[:, :-1], text[:, 1:], 1.0)
+    with pytest.raises(ValueError, match="ids reach from"):
+        stepper.step(optimizer, wrong[:, :-1], text[:, 1:], 1.0, seeded())
+    assert same_weights(model, before)
+    assert all(weight.grad is None for weight in model.parameters())
+    stepper.step(optimizer, text[:, :-1], text[:, 1:], 1.0, seeded())
     assert not same_weights(model, before)
 
 
-def test_a_run_by_threads_that_was_stopped_ends_with_the_same_bits(tmp_path):
-    stop = lambda model, curve: len(curve.rows) == 9
-    train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path / "whole", engine=ThreadsEngine(4))
-    train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path / "twice", engine=ThreadsEngine(4), on_step=stop)
-    train(small_gpt(), small_corpus(), BRIEF, run_dir=tmp_path / "twice", engine=ThreadsEngine(4), resume=True)
-    assert_same_end(tmp_path / "twice", tmp_path / "whole", BRIEF.steps)
+@pytest.mark.parametrize("config", [BRIEF, MUON], ids=["adamw", "muon"])
+def test_a_run_by_threads_that_was_stopped_ends_with_the_same_bits(tmp_path, config):
+    stopped_and_whole(tmp_path, config, compute=Compute(threads=4))
 
 
-def test_threads_refuse_dropout():
-    with pytest.raises(ValueError, match="dropout=0.1: .*train with dropout=0.0"): train(small_gpt(dropout=0.1), small_corpus(), BRIEF, engine=ThreadsEngine())
+def test_threads_draw_dropout_from_generators_of_their_own():
+    "Two equal windows in one batch are treated differently, and the same again from the same seed."
+    text, gradients = torch.randint(24, (1, 17)).expand(2, 17), []
+    for threads, dropout, rounds in (2, 0.3, 2), (2, 0.0, 1), (1, 0.0, 1):
+        for _ in range(rounds):
+            model = small_gpt(dropout=dropout).train()
+            seen = []
+            model.blocks.register_forward_hook(lambda layer, given, out: seen.append(out.detach()))
+            stepper, optimizer = stepper_of(model, threads), make_optimizer(model, BRIEF)
+            stepper.step(optimizer, text[:, :-1], text[:, 1:], 1.0, seeded())
+            first, second = torch.cat(seen)
+            assert torch.allclose(first, second) == (dropout == 0)
+            gradients.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
+    once, again, threads, alone = gradients
+    assert torch.equal(once, again) and not torch.allclose(once, threads, atol=1e-4)
+    assert torch.allclose(threads, alone, atol=1e-6)
 
 
-def test_all_rungs_give_the_same_gradients():
+def test_all_variants_give_the_same_gradients():
     windows, grads = torch.randint(24, (4, 17)), []
-    for variant in LADDER:
-        model, step = training_variant(variant, small_gpt().config, (windows[:, :-1], windows[:, 1:]))
+    for variant in VARIANTS:
+        batch = windows[:, :-1], windows[:, 1:]
+        model, step = training_variant(variant, small_gpt().config, batch)
         step()
         grads.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
     assert all(torch.allclose(grad, grads[0], atol=1e-6) for grad in grads)
@@ -190,7 +252,8 @@ def test_intensity_counts_each_number_once():
 
 def test_attention_maps_are_causal_and_sum_to_one(model):
     maps = attention_maps(model, torch.randint(24, (2, 16)))
-    assert maps.shape == (2, 2, 2, 16, 16) and not maps.triu(1).any() and torch.allclose(maps.sum(-1), torch.ones(()))
+    assert maps.shape == (2, 2, 2, 16, 16) and not maps.triu(1).any()
+    assert torch.allclose(maps.sum(-1), torch.ones(()))
 
 
 def test_the_lens_ends_with_the_model(model):
@@ -199,9 +262,9 @@ def test_the_lens_ends_with_the_model(model):
 
 
 def test_neurons_are_what_the_layer_adds(model):
-    idx = torch.randint(24, (2, 16))
-    seen = []
-    for block in model.blocks: block.feed_forward.down_proj.register_forward_hook(lambda layer, given, out: seen.append(given[0]))
+    idx, seen = torch.randint(24, (2, 16)), []
+    def look(layer, given, out): seen.append(given[0])
+    for block in model.blocks: block.feed_forward.down_proj.register_forward_hook(look)
     said = neuron_activations(model, idx)
     seen.clear()
     model(idx)
@@ -219,5 +282,6 @@ def test_a_head_that_was_taken_away_comes_back_even_after_an_error(model):
 
 
 def test_two_copies_must_fit(model):
-    with pytest.raises(ValueError, match="two copies of 9 characters do not fit into context_length=16: make length smaller"): induction_losses(model, torch.arange(24), 9)
+    complaint = "two copies of 9 characters do not fit into context_length=16: make length smaller"
+    with pytest.raises(ValueError, match=complaint): induction_losses(model, torch.arange(24), 9)
     assert all(math.isfinite(loss) for loss in induction_losses(model, torch.arange(24), 8))

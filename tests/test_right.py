@@ -10,14 +10,15 @@ from minigpt_course.attention import SelfAttention, causality_probe
 from minigpt_course.faults import MaskOffByOne
 from minigpt_course.block import GPTDecoderBlock, as_torch_layer
 from minigpt_course.cache import RowCache, can_cache
-from minigpt_course.generate import generate
-from minigpt_course.generate import KVCache
+from minigpt_course.generate import KVCache, generate
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger, reference_logits
 from minigpt_course.multihead import MultiHeadAttention
 
 T, C, H, D = 70, 12, 3, 4  # T: more than one tile of PyTorch's attention kernel
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-CACHES = pytest.mark.parametrize("kind", [KVCache, RowCache])
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+CACHES = pytest.mark.parametrize("kind", [KVCache, lambda model: RowCache(KVCache(model))],
+                                 ids=["KVCache", "RowCache"])
+VARIANTS = [{}, {"output_projection": True}, {"activation": "gelu"}, {"tied_head": True}]
 ACTIVATIONS = pytest.mark.parametrize("activation", ["relu", "gelu"])
 
 
@@ -27,7 +28,8 @@ def seed(): torch.manual_seed(0)
 
 def assert_near(ours, theirs):
     assert ours.std() > 0.1  # two tensors of almost nothing would agree whatever we do
-    torch.testing.assert_close(ours, theirs, rtol=0, atol={torch.float32: 1e-5, torch.float64: 1e-10}[ours.dtype])
+    within = {torch.float32: 1e-5, torch.float64: 1e-10}[ours.dtype]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=within)
 
 
 def assert_causal(probe):
@@ -38,11 +40,13 @@ def assert_causal(probe):
 def random_block(**options) -> GPTDecoderBlock:
     "A block whose LayerNorms do something too."
     block = GPTDecoderBlock(C, H, **options)
-    for norm in block.norm1, block.norm2: nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    for norm in block.norm1, block.norm2:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
     return block
 
 
-def feed_in_pieces(model, idx, sizes, kind=RowCache) -> torch.Tensor:
+def feed_in_pieces(model, idx, sizes, kind) -> torch.Tensor:
     cache = kind(model)
     return torch.cat([cache.feed(piece) for piece in idx.split(sizes, dim=1)], dim=1)
 
@@ -53,7 +57,8 @@ def feed_in_pieces(model, idx, sizes, kind=RowCache) -> torch.Tensor:
 @DTYPES
 def test_one_head_is_torchs_scaled_dot_product_attention(dtype):
     head, x = SelfAttention(C, D).to(dtype), torch.randn(2, T, C, dtype=dtype)
-    assert_near(head(x), F.scaled_dot_product_attention(head.query(x), head.key(x), head.value(x), is_causal=True))
+    parts = head.query(x), head.key(x), head.value(x)
+    assert_near(head(x), F.scaled_dot_product_attention(*parts, is_causal=True))
 
 
 @DTYPES
@@ -77,8 +82,8 @@ def test_a_block_is_torchs_encoder_layer(dtype, activation):
 @ACTIVATIONS
 @pytest.mark.parametrize("tied_head", [False, True])
 def test_the_whole_gpt_is_the_reference(dtype, activation, tied_head):
-    model = small_gpt(context_length=T, activation=activation, tied_head=tied_head).eval().to(dtype)
-    idx = torch.randint(24, (2, T))
+    model = small_gpt(context_length=T, activation=activation, tied_head=tied_head)
+    model, idx = model.eval().to(dtype), torch.randint(24, (2, T))
     assert_near(model(idx), reference_logits(model, idx))
 
 
@@ -88,7 +93,7 @@ def test_the_whole_gpt_is_the_reference(dtype, activation, tied_head):
 @pytest.mark.parametrize("module", [
     pytest.param(lambda: SelfAttention(C, D), id="one head"),
     pytest.param(lambda: MultiHeadAttention(C, H), id="heads"),
-    pytest.param(lambda: MultiHeadAttention(C, H, output_projection=True), id="heads with output projection"),
+    pytest.param(lambda: MultiHeadAttention(C, H, output_projection=True), id="output projection"),
     pytest.param(lambda: random_block(), id="relu block"),
     pytest.param(lambda: random_block(activation="gelu"), id="gelu block"),
 ])
@@ -102,21 +107,25 @@ def test_no_character_moves_an_earlier_logit_of_a_gpt():
 
 
 @CACHES
-@pytest.mark.parametrize("sizes", [[1] * T, [T // 2, T // 2], [5, 1, T - 7, 1]], ids=["one by one", "halves", "uneven"])
+@pytest.mark.parametrize("sizes", [[1] * T, [T // 2, T // 2], [5, 1, T - 7, 1]],
+                         ids=["one by one", "halves", "uneven"])
 def test_no_character_moves_an_earlier_logit_of_a_cache(sizes, kind):
     model = small_gpt(context_length=T).eval()
-    assert_causal(causality_probe(lambda idx: feed_in_pieces(model, idx, sizes, kind), torch.randint(24, (T,))))
+    def fed(idx): return feed_in_pieces(model, idx, sizes, kind)
+    assert_causal(causality_probe(fed, torch.randint(24, (T,))))
 
 
 def test_the_probe_finds_a_missing_mask(monkeypatch):
-    monkeypatch.setattr(attention, "attention_weights", lambda query, key: (query @ key.transpose(-2, -1)).softmax(-1))
+    def without_mask(query, key): return (query @ key.transpose(-2, -1)).softmax(-1)
+    monkeypatch.setattr(attention, "attention_weights", without_mask)
     probe = causality_probe(SelfAttention(C, D), torch.randn(T, C))
     assert (probe[torch.ones_like(probe).triu(1) == 1] > 0).all()
 
 
 def test_the_probe_finds_a_reshape_in_the_wrong_order(monkeypatch):
     heads = MultiHeadAttention(C, H)
-    monkeypatch.setattr(heads, "merge_heads", lambda x: x.reshape(1, T, C))  # (B, H, T, D) without the transpose
+    # (B, H, T, D) without the transpose
+    monkeypatch.setattr(heads, "merge_heads", lambda x: x.reshape(1, T, C))
     assert causality_probe(heads, torch.randn(T, C)).triu(1).any()
 
 
@@ -131,7 +140,8 @@ def test_the_probe_finds_a_leak_behind_a_layer_norm():
 
 def test_the_kaggle_model_has_13_162_061_parameters():
     with torch.device("meta"): model = GPT(GPTConfig.kaggle())
-    assert sum(p.numel() for p in model.parameters()) == 13_162_061 == sum(parameter_ledger(GPTConfig.kaggle()).values())
+    ledger = parameter_ledger(GPTConfig.kaggle())
+    assert sum(p.numel() for p in model.parameters()) == 13_162_061 == sum(ledger.values())
 
 
 # generating
@@ -139,16 +149,19 @@ def test_the_kaggle_model_has_13_162_061_parameters():
 
 @CACHES
 @DTYPES
-@pytest.mark.parametrize("options", [{}, {"output_projection": True}, {"activation": "gelu"}, {"tied_head": True}], ids=str)
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_cached_logits_are_the_uncached_at_every_position(dtype, options, kind):
     model, idx = small_gpt(**options).eval().to(dtype), torch.randint(24, (1, 16))
-    for sizes in [1] * 16, [7, 9], [16]: assert_near(feed_in_pieces(model, idx, sizes, kind), model(idx))
+    for sizes in [1] * 16, [7, 9], [16]:
+        assert_near(feed_in_pieces(model, idx, sizes, kind), model(idx))
 
 
-@pytest.mark.parametrize("part", ["blocks.1", "blocks.1.attention", "blocks.1.feed_forward.up_proj"])
+@pytest.mark.parametrize(
+    "part", ["blocks.1", "blocks.1.attention", "blocks.1.feed_forward.up_proj"])
 def test_a_model_that_is_watched_goes_without_a_cache(model, tokenizer, part):
     seen, whole = [], generate(model, tokenizer, "To be", 5, seed=0)
-    hook = model.get_submodule(part).register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[1]))
+    def look(layer, inputs, output): seen.append(output.shape[1])
+    hook = model.get_submodule(part).register_forward_hook(look)
     assert can_cache(small_gpt()) and not can_cache(model)
     assert generate(model, tokenizer, "To be", 5, seed=0) == whole and seen == [5, 6, 7, 8, 9]
     hook.remove()
@@ -160,13 +173,15 @@ def test_a_model_that_was_changed_goes_without_a_cache(model, tokenizer, how):
     attention = model.blocks[0].attention
     if how == "class": attention.__class__ = MaskOffByOne
     else: attention.merge_heads = lambda x: MultiHeadAttention.merge_heads(attention, 2 * x)
-    cached, uncached = (generate(model, tokenizer, "To be", 30, seed=0, use_cache=use) for use in (True, False))
+    cached, uncached = (generate(model, tokenizer, "To be", 30, seed=0, use_cache=use)
+                        for use in (True, False))
     assert cached == uncached
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_cache_changes_no_text_far_beyond_the_context(model, tokenizer, seed):
-    cached, uncached = (generate(model, tokenizer, "To be", 10 * 16, seed=seed, use_cache=use) for use in (True, False))
+    cached, uncached = (generate(model, tokenizer, "To be", 10 * 16, seed=seed, use_cache=use)
+                        for use in (True, False))
     assert cached == uncached
 
 
@@ -184,7 +199,8 @@ def test_greedy_is_argmax(model, tokenizer):
 @pytest.mark.parametrize("context_length", [1, 2, 3, 5, 16])
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_text_goes_on_past_any_context(tokenizer, context_length, use_cache):
-    text = generate(small_gpt(context_length=context_length), tokenizer, "To be", 50, seed=0, use_cache=use_cache)
+    model = small_gpt(context_length=context_length)
+    text = generate(model, tokenizer, "To be", 50, seed=0, use_cache=use_cache)
     assert len(text) == 55 and text.startswith("To be")
 
 

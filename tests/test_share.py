@@ -1,5 +1,12 @@
-"A model that is handed on is the same model: in our own folder, whatever happens to it, and as a GPT-2 in transformers."
-import io, json, os, random, re, subprocess, sys
+"""A model that is handed on is the same model: in our own folder, whatever happens to it, by its
+name, and as a GPT-2 in transformers."""
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -9,17 +16,21 @@ import pytest
 import torch
 
 from conftest import small_corpus, small_gpt
+from minigpt_course import share
+from minigpt_course.bigram import evaluate
+from minigpt_course.core import fingerprint
+from minigpt_course.fast import dequantize_rows, quantize_rows
 from minigpt_course.generate import generate
 from minigpt_course.gpt2 import from_transformers, to_transformers
-from minigpt_course.share import load, save
+from minigpt_course.runs import load_best, load_checkpoint, save_checkpoint
+from minigpt_course.share import load, published, save
 from minigpt_course.text import UNKNOWN, CharTokenizer, Corpus
-from minigpt_course.train import train
-from minigpt_course.core import fingerprint
-from minigpt_course.runs import load_checkpoint
-from minigpt_course.train import TrainConfig
+from minigpt_course.train import TrainConfig, train
 
-VARIANTS = pytest.mark.parametrize("options", [{}, {"output_projection": True}, {"activation": "gelu"}, {"tied_head": True}], ids=str)
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+OPTIONS = [{}, {"output_projection": True}, {"activation": "gelu"}, {"tied_head": True}]
+VARIANTS = pytest.mark.parametrize("options", OPTIONS, ids=str)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+BITS = pytest.mark.parametrize("bits", [None, 8])
 STRANGE = "\n\r\t é€😀\u0301\u00a0aA0'\"<\\" + UNKNOWN + "bcdefgh"  # 24 characters
 
 
@@ -28,7 +39,9 @@ def assert_same(ours, theirs):
     (model, tokenizer), (other, others) = ours, theirs
     assert model.config == other.config and tokenizer.chars == others.chars
     assert model.state_dict().keys() == other.state_dict().keys()
-    for name, weights in model.state_dict().items(): assert weights.dtype == other.state_dict()[name].dtype and weights.equal(other.state_dict()[name])
+    for name, weights in model.state_dict().items():
+        assert weights.dtype == other.state_dict()[name].dtype, name
+        assert weights.equal(other.state_dict()[name]), name
 
 
 def damage(path: Path, generator: random.Random):
@@ -40,7 +53,8 @@ def damage(path: Path, generator: random.Random):
     path.write_bytes(content)
 
 
-def contents(folder: Path) -> dict[Path, bytes]: return {path: path.read_bytes() for path in sorted(folder.iterdir())}
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def restore(folder: Path, files: dict[Path, bytes]):
@@ -70,7 +84,9 @@ def test_saving_over_an_older_model_leaves_the_new_one_and_two_files(tmp_path, m
 
 
 @pytest.mark.parametrize("written", [0, 1])
-def test_a_crash_while_saving_leaves_the_older_model(tmp_path, monkeypatch, model, tokenizer, written):
+def test_a_crash_while_saving_leaves_the_older_model(
+    tmp_path, monkeypatch, model, tokenizer, written
+):
     save(model, tokenizer, tmp_path)
     newer = small_gpt(num_blocks=1), CharTokenizer(STRANGE)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
@@ -82,14 +98,15 @@ def test_a_crash_while_saving_leaves_the_older_model(tmp_path, monkeypatch, mode
     assert len(contents(tmp_path)) == 2
 
 
-def test_no_damage_makes_another_model(tmp_path, tokenizer):
+@BITS
+def test_no_damage_makes_another_model(tmp_path, tokenizer, bits):
     model, generator, refused = small_gpt(embed_dim=4, num_blocks=1), random.Random(0), 0
-    save(model, tokenizer, tmp_path)
-    whole = contents(tmp_path)
+    save(model, tokenizer, tmp_path, bits=bits)
+    ours, whole = load(tmp_path), contents(tmp_path)
     for _ in range(500):
         restore(tmp_path, whole)
         damage(generator.choice(list(whole)), generator)
-        try: assert_same((model, tokenizer), load(tmp_path))
+        try: assert_same(ours, load(tmp_path))
         except (ValueError, FileNotFoundError) as error:
             assert str(tmp_path) in str(error) and "\n" not in str(error)
             refused += 1
@@ -103,28 +120,202 @@ def as_bytes(state: dict) -> bytes:
 
 
 def test_no_damage_makes_another_checkpoint(tmp_path, corpus):
-    train(small_gpt(embed_dim=4, num_blocks=1), corpus, TrainConfig(steps=4, batch_size=2, eval_every=4, checkpoint_every=3), tmp_path)
-    generator, whole = random.Random(0), {path: path.read_bytes() for path in sorted(tmp_path.glob("checkpoint-*"))}
+    config = TrainConfig(steps=4, batch_size=2, eval_every=4, checkpoint_every=3)
+    train(small_gpt(embed_dim=4, num_blocks=1), corpus, config, tmp_path)
+    paths, generator = sorted(tmp_path.glob("checkpoint-*")), random.Random(0)
+    whole = {path: path.read_bytes() for path in paths}
     states = {path: as_bytes(torch.load(path, weights_only=True)) for path in whole}
     assert len(states) == len(set(states.values())) == 2
     for _ in range(500):
         restore(tmp_path, whole)
         damaged = generator.sample(list(whole), generator.choice([1, 2]))
         for path in damaged: damage(path, generator)
-        if len(damaged) == 1: assert as_bytes(load_checkpoint(tmp_path)) == next(states[path] for path in whole if path not in damaged)
+        if len(damaged) == 1:
+            intact = next(states[path] for path in whole if path not in damaged)
+            assert as_bytes(load_checkpoint(tmp_path)) == intact
         else:
-            with pytest.raises(ValueError, match="every checkpoint in .* is damaged"): load_checkpoint(tmp_path)
+            with pytest.raises(ValueError, match="every checkpoint in .* is damaged"):
+                load_checkpoint(tmp_path)
 
 
 def test_no_damage_to_a_runs_identity_makes_another_model(tmp_path, corpus):
-    train(small_gpt(embed_dim=4, num_blocks=1), corpus, TrainConfig(steps=1, batch_size=2), tmp_path)
-    ours, path, generator = load_any(tmp_path), tmp_path / "run.json", random.Random(0)
+    model, config = small_gpt(embed_dim=4, num_blocks=1), TrainConfig(steps=1, batch_size=2)
+    train(model, corpus, config, tmp_path)
+    ours, path, generator = load(tmp_path), tmp_path / "run.json", random.Random(0)
     whole = path.read_bytes()
     for _ in range(200):
         path.write_bytes(whole)
         damage(path, generator)
-        try: assert_same(ours, load_any(tmp_path))
-        except ValueError as error: assert str(tmp_path) in str(error) and "\n" not in str(error)
+        try: assert_same(ours, load(tmp_path))
+        except ValueError as error:
+            assert str(tmp_path) in str(error) and "\n" not in str(error)
+
+
+# a run's folder
+
+
+def test_a_runs_folder_gives_its_best_model_and_not_its_last(tmp_path, corpus):
+    config = TrainConfig(steps=8, batch_size=2, warmup_steps=1, eval_every=2, checkpoint_every=8)
+    model = small_gpt()
+    train(model, corpus, config, tmp_path)
+    state = load_checkpoint(tmp_path)
+    torch.manual_seed(1)
+    kept = state["best"]["model"]
+    state["best"]["model"] = {name: torch.randn_like(weight) for name, weight in kept.items()}
+    for path in tmp_path.glob("checkpoint-*"): path.unlink()
+    save_checkpoint(tmp_path, state, state["step"])
+    best = small_gpt().eval()
+    assert load_best(best, tmp_path) == (state["best"]["step"], state["best"]["loss"])
+    loaded, tokenizer = load(tmp_path)
+    assert_same((best, corpus.fit_tokenizer(24)), (loaded, tokenizer))
+    assert not loaded.training and not loaded.lm_head.weight.equal(model.lm_head.weight)
+
+
+def test_a_run_without_a_checkpoint_says_what_to_do(tmp_path, corpus):
+    train(small_gpt(), corpus, TrainConfig(steps=1, batch_size=2), tmp_path)
+    for path in tmp_path.glob("checkpoint-*"): path.unlink()
+    complaint = f"{re.escape(str(tmp_path))} holds no checkpoint: train with run_dir="
+    with pytest.raises(ValueError, match=complaint): load(tmp_path)
+
+
+# 8 bits a weight
+
+
+@VARIANTS
+def test_a_model_in_8_bits_is_the_rounded_one(tmp_path, tokenizer, options):
+    model = small_gpt(dropout=0.3, **options)
+    save(model, tokenizer, tmp_path, bits=8)
+    loaded, theirs = load(tmp_path)
+    assert loaded.config == model.config and theirs.chars == tokenizer.chars
+    assert not any(part.training for part in loaded.modules())
+    assert (loaded.token_embedding.weight is loaded.lm_head.weight) == model.config.tied_head
+    for name, weight in model.state_dict().items():
+        other = loaded.state_dict()[name]
+        assert other.dtype == torch.float32
+        if weight.dim() != 2: assert other.equal(weight), name
+        else:
+            scale = weight.abs().amax(1, keepdim=True) / 127
+            assert ((other - weight).abs() <= 0.5001 * scale).all(), name
+            assert not other.equal(weight), name
+
+
+def test_a_rows_largest_error_is_half_its_scale():
+    weight = torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
+    weight *= torch.logspace(-9, 20, 200)[:, None]
+    numbers, scale = quantize_rows(weight)
+    assert numbers.dtype == torch.int8 and scale.shape == (200, 1)
+    errors = (dequantize_rows(numbers, scale) - weight).abs() / scale
+    assert errors.max() <= 0.5001 and errors.max() > 0.4
+    assert (numbers.abs().amax(1) == 127).all()  # the whole range is used
+
+
+def test_a_row_of_zeros_stays_zeros(tmp_path, model, tokenizer):
+    torch.nn.init.zeros_(model.lm_head.weight[3])
+    save(model, tokenizer, tmp_path, bits=8)
+    weight = load(tmp_path)[0].lm_head.weight
+    assert not weight[3].any() and weight.isfinite().all() and weight[2].any()
+
+
+def test_8_bits_are_about_a_quarter_of_the_size_and_the_same_each_time(tmp_path, tokenizer):
+    model, sizes = small_gpt(embed_dim=64, num_blocks=2), {}
+    for name, bits in {"whole": None, "small": 8, "again": 8}.items():
+        save(model, tokenizer, tmp_path / name, bits=bits)
+        sizes[name] = next((tmp_path / name).glob("weights-*")).stat().st_size
+    assert 0.25 < sizes["small"] / sizes["whole"] < 0.3
+    small, again = ([path.read_bytes() for path in sorted((tmp_path / name).iterdir())]
+                    for name in ("small", "again"))
+    assert small == again
+
+
+def test_saving_again_what_was_loaded_changes_nothing(tmp_path, model, tokenizer):
+    save(model, tokenizer, tmp_path / "first", bits=8)
+    loaded = load(tmp_path / "first")
+    save(*loaded, tmp_path / "second", bits=8)
+    for name, weight in load(tmp_path / "second")[0].state_dict().items():
+        torch.testing.assert_close(weight, loaded[0].state_dict()[name], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("bits", [4, 16, 0, "8", True])
+def test_bits_that_cannot_be_had(tmp_path, model, tokenizer, bits):
+    complaint = f"bits={bits!r} cannot be had: 8, or None for the weights as they are"
+    with pytest.raises(ValueError, match=complaint):
+        save(model, tokenizer, tmp_path / "new", bits=bits)
+    assert not (tmp_path / "new").exists()
+
+
+def test_8_bits_cost_a_trained_model_little(tmp_path, trained):
+    model, tokenizer = trained
+    ids = tokenizer.encode(small_corpus().text[:1000])
+    save(model, tokenizer, tmp_path, bits=8)
+    before, after = (evaluate(one, ids, 64) for one in (model, load(tmp_path)[0]))
+    assert 0 < abs(after - before) < 0.02 and before < 1.5
+
+
+@BITS
+def test_notes_survive(tmp_path, model, tokenizer, bits):
+    notes = {"corpus": "hamlet é", "validation loss": 1.25, "steps": [1, 2], "more": {"a": None}}
+    save(model, tokenizer, tmp_path, bits=bits, notes=notes)
+    about = share.read_about(tmp_path / "minigpt.json")
+    assert about["notes"] == notes and about["bits"] == bits
+    save(model, tokenizer, tmp_path)
+    assert share.read_about(tmp_path / "minigpt.json")["notes"] == {}
+
+
+# models that come with the library
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch, tokenizer) -> Path:
+    "A library that comes with one model, and a file that is none; the present folder is empty."
+    folder, here = tmp_path / "weights", tmp_path / "here"
+    notes = {"validation loss": 1.5, "corpus sha256": small_corpus().sha256, "python": "3.11.7"}
+    save(small_gpt(num_blocks=1), tokenizer, folder / "pydocs", bits=8, notes=notes)
+    (folder / "results.json").write_text("{}")
+    (folder / "empty").mkdir()
+    here.mkdir()
+    monkeypatch.setattr(share, "WEIGHTS", folder)
+    monkeypatch.chdir(here)
+    return folder
+
+
+def test_a_published_model_is_loaded_by_its_name(weights):
+    assert_same(load("pydocs"), load(weights / "pydocs"))
+    about = published()
+    assert list(about) == ["pydocs"] and about["pydocs"]["notes"]["validation loss"] == 1.5
+
+
+def test_a_folder_of_that_name_wins(weights, tokenizer):
+    ours = small_gpt(num_blocks=2).eval()
+    save(ours, tokenizer, "pydocs")
+    assert_same((ours, tokenizer), load("pydocs"))
+
+
+def test_an_empty_folder_of_that_name_is_not_passed_over(weights):
+    Path("pydocs").mkdir()
+    with pytest.raises(FileNotFoundError, match="no saved model in pydocs"): load("pydocs")
+
+
+@pytest.mark.parametrize("name", ["nobody", "empty", "../weights/results.json", ""])
+def test_a_name_that_is_not_published(weights, name):
+    with pytest.raises((FileNotFoundError, ValueError)): load(name)
+
+
+def test_the_course_model_is_yours_or_the_published_one(weights, corpus, capsys):
+    assert_same(share.load_course_model(corpus), load("pydocs"))
+    said = capsys.readouterr().out
+    assert "the published laptop model" in said and "1.500" in said and "overlap" not in said
+    share.load_course_model(Corpus.from_text("another text " * 50, "another"))
+    assert "this text may overlap with what it has read" in capsys.readouterr().out
+    train(small_gpt(), corpus, TrainConfig(steps=1, batch_size=2), "runs/laptop")
+    assert_same(share.load_course_model(corpus), load("runs/laptop"))
+    assert "the model that you trained, from runs/laptop" in capsys.readouterr().out
+
+
+def test_what_really_comes_with_the_library_can_be_loaded():
+    for name, about in published().items():
+        model, tokenizer = load(share.WEIGHTS / name)
+        assert len(generate(model, tokenizer, "the", 20, seed=0)) == 23
+        assert {"corpus", "corpus sha256", "validation loss", "python"} <= about["notes"].keys()
 
 
 # refused
@@ -139,30 +330,82 @@ def rewrite(folder: Path, **changes):
 
 def test_a_folder_of_a_newer_version(tmp_path, model, tokenizer):
     save(model, tokenizer, tmp_path)
-    rewrite(tmp_path, format=2)
-    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}.* format 2, newer than this version's 1: install a newer minigpt_course"): load(tmp_path)
+    rewrite(tmp_path, format=3)
+    complaint = (f"{re.escape(str(tmp_path))}.* format 3, newer than this version's 2: "
+                 "install a newer minigpt_course")
+    with pytest.raises(ValueError, match=complaint): load(tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"embed_dim": 8}, {"num_blocks": 3}, {"num_blocks": 1}, {"context_length": 8}, {"output_projection": True}], ids=str)
-def test_weights_of_another_shape(tmp_path, model, tokenizer, change):
+def test_a_folder_of_the_first_edition_is_refused_with_what_to_do(tmp_path, model, tokenizer):
     save(model, tokenizer, tmp_path)
+    rewrite(tmp_path, format=1)
+    complaint = (f"{re.escape(str(tmp_path))}.* of format 1, and this version reads 2: "
+                 "train the model again, or use the version that wrote it")
+    with pytest.raises(ValueError, match=complaint): load(tmp_path)
+
+
+def test_a_run_of_the_first_edition_is_refused_with_what_to_do(tmp_path, corpus):
+    train(small_gpt(), corpus, TrainConfig(steps=1, batch_size=2), tmp_path)
+    about = json.loads((tmp_path / "run.json").read_text())
+    about = {name: value for name, value in about.items() if name not in ("format", "sha256")}
+    (tmp_path / "run.json").write_text(json.dumps(about | {"sha256": fingerprint(about)}))
+    complaint = (f"{re.escape(str(tmp_path))}.* of format 1, and this version reads 2: "
+                 "train again in another run_dir, or use the version that wrote it")
+    with pytest.raises(ValueError, match=complaint): load(tmp_path)
+
+
+CHANGES = [{"embed_dim": 8}, {"num_blocks": 3}, {"num_blocks": 1}, {"context_length": 8},
+           {"output_projection": True}]
+
+
+@BITS
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_weights_of_another_shape(tmp_path, model, tokenizer, change, bits):
+    save(model, tokenizer, tmp_path, bits=bits)
     rewrite(tmp_path, config=vars(model.config) | change)
-    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}.* has the shape .* and should have .*: it belongs to another model"): load(tmp_path)
+    complaint = (f"{re.escape(str(tmp_path))}.* has the shape .* and should have .*: "
+                 "it belongs to another model")
+    with pytest.raises(ValueError, match=complaint): load(tmp_path)
+
+
+@pytest.mark.parametrize("written, said", [(8, None), (None, 8)])
+def test_weights_in_other_bits_than_they_say(tmp_path, model, tokenizer, written, said):
+    save(model, tokenizer, tmp_path, bits=written)
+    rewrite(tmp_path, bits=said)
+    if said: assert_same((model, tokenizer), load(tmp_path))  # nothing to unpack
+    else:
+        with pytest.raises(ValueError, match="it belongs to another model"): load(tmp_path)
 
 
 def test_a_folder_without_its_weights(tmp_path, model, tokenizer):
     save(model, tokenizer, tmp_path)
     next(tmp_path.glob("*.safetensors")).unlink()
-    with pytest.raises(FileNotFoundError, match=r"weights-\w+.safetensors is missing: copy the whole folder again"): load(tmp_path)
+    complaint = r"weights-\w+.safetensors is missing: copy the whole folder again"
+    with pytest.raises(FileNotFoundError, match=complaint): load(tmp_path)
 
 
-@pytest.mark.parametrize("read", [load, load_any])
-def test_a_folder_that_is_missing(tmp_path, read):
-    with pytest.raises(FileNotFoundError, match=f"no saved model in {re.escape(str(tmp_path / 'missing'))}: there is no minigpt.json"): read(tmp_path / "missing")
+@BITS
+def test_damaged_weights_are_known_by_their_hash(tmp_path, model, tokenizer, bits):
+    save(model, tokenizer, tmp_path, bits=bits)
+    path = next(tmp_path.glob("*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    complaint = f"{re.escape(str(path))} is damaged .*with another hash.*: copy it again"
+    with pytest.raises(ValueError, match=complaint): load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_folder_that_is_missing(tmp_path, kind):
+    missing = tmp_path / "missing"
+    complaint = f"no saved model in {re.escape(str(missing))}: there is no minigpt.json"
+    with pytest.raises(FileNotFoundError, match=complaint): load(kind(missing))
 
 
 def test_a_tokenizer_of_another_size(tmp_path, model):
-    with pytest.raises(ValueError, match="the tokenizer has 2 characters, the model 24: use the tokenizer"): save(model, CharTokenizer("ab"), tmp_path / "new")
+    complaint = "the tokenizer has 2 characters, the model 24: use the tokenizer"
+    with pytest.raises(ValueError, match=complaint):
+        save(model, CharTokenizer("ab"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -178,14 +421,16 @@ def twins(tmp_path, transformers):
     "Writes a model and opens it in transformers."
     def export(model, tokenizer):
         to_transformers(model, tokenizer, tmp_path)
-        return transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto"), transformers.AutoTokenizer.from_pretrained(tmp_path)
+        twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
+        return twin, transformers.AutoTokenizer.from_pretrained(tmp_path)
     return export
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple:
     "A model that writes something, with a bias in its head; and its tokenizer."
-    model, corpus = small_gpt(context_length=256, embed_dim=32), Corpus.from_text(small_corpus().text * 2, "hamlet twice")
+    text = small_corpus().text * 2
+    model, corpus = small_gpt(context_length=256, embed_dim=32), Corpus.from_text(text, "twice")
     train(model, corpus, TrainConfig(steps=60, batch_size=4, warmup_steps=5))
     assert model.lm_head.bias.abs().mean() > 0.1
     return model.eval(), corpus.fit_tokenizer(24)
@@ -194,14 +439,18 @@ def trained() -> tuple:
 def assert_same_logits(ours, theirs):
     "Their logits may be a named tuple; ours must not be almost nothing."
     assert ours.dtype == theirs.dtype and ours.std() > 0.5
-    torch.testing.assert_close(ours, theirs, rtol=0, atol={torch.float32: 2e-5, torch.float64: 1e-12}[ours.dtype])
+    within = {torch.float32: 2e-5, torch.float64: 1e-12}[ours.dtype]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=within)
 
 
 @DTYPES
 @VARIANTS
 @torch.no_grad()
-def test_the_logits_are_the_same_in_transformers_and_when_they_come_back(tmp_path, twins, tokenizer, options, dtype):
-    model, idx = small_gpt(context_length=256, embed_dim=32, dropout=0.3, **options).eval().to(dtype), torch.randint(24, (2, 256))
+def test_the_logits_are_the_same_in_transformers_and_when_they_come_back(
+    tmp_path, twins, tokenizer, options, dtype
+):
+    model = small_gpt(context_length=256, embed_dim=32, dropout=0.3, **options).eval().to(dtype)
+    idx = torch.randint(24, (2, 256))
     twin, _ = twins(model, tokenizer)
     assert_same_logits(model(idx), twin(idx).logits)
     back, theirs = from_transformers(tmp_path)
@@ -212,7 +461,8 @@ def test_the_logits_are_the_same_in_transformers_and_when_they_come_back(tmp_pat
 @DTYPES
 @torch.no_grad()
 def test_a_trained_models_logits_are_the_same(twins, trained, dtype):
-    model, idx = small_gpt(context_length=256, embed_dim=32).eval().to(dtype), torch.randint(24, (2, 256))
+    model = small_gpt(context_length=256, embed_dim=32).eval().to(dtype)
+    idx = torch.randint(24, (2, 256))
     model.load_state_dict(trained[0].state_dict())
     assert_same_logits(model(idx), twins(model, trained[1])[0](idx).logits)
 
@@ -220,8 +470,10 @@ def test_a_trained_models_logits_are_the_same(twins, trained, dtype):
 ALONE = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
-model, tokenizer = (kind.from_pretrained(sys.argv[1]) for kind in (AutoModelForCausalLM, AutoTokenizer))
-ids = model.generate(**tokenizer("To be", return_tensors="pt"), max_new_tokens=200, do_sample=False)
+kinds = AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = (kind.from_pretrained(sys.argv[1]) for kind in kinds)
+start = tokenizer("To be", return_tensors="pt")
+ids = model.generate(**start, max_new_tokens=200, do_sample=False)
 assert "minigpt_course" not in sys.modules
 sys.stdout.buffer.write(tokenizer.decode(ids[0]).encode())
 """
@@ -229,39 +481,54 @@ sys.stdout.buffer.write(tokenizer.decode(ids[0]).encode())
 
 def test_transformers_writes_the_same_text_without_our_code(tmp_path, transformers, trained):
     to_transformers(*trained, tmp_path)
-    theirs = subprocess.run([sys.executable, "-c", ALONE, str(tmp_path)], capture_output=True, cwd=tmp_path, check=True)
+    alone = [sys.executable, "-c", ALONE, str(tmp_path)]
+    theirs = subprocess.run(alone, capture_output=True, cwd=tmp_path, check=True)
     text = generate(*trained, "To be", 200, temperature=0)
     assert theirs.stdout.decode() == text and len(text) == 205 and len(set(text)) > 5
 
 
-@pytest.mark.parametrize("chars", [STRANGE, STRANGE.replace(UNKNOWN, "i")], ids=["unknown symbol", "no unknown symbol"])
+@pytest.mark.parametrize("chars", [STRANGE, STRANGE.replace(UNKNOWN, "i")],
+                         ids=["unknown symbol", "no unknown symbol"])
 def test_the_tokenizers_agree(twins, chars):
     ours = CharTokenizer(chars)
     _, theirs = twins(small_gpt(embed_dim=32), ours)
     for text in chars, chars[::-1], "\r\n\n  \r\t", "  a  'a", "e\u0301" * 3, "a":
-        assert theirs(text).input_ids == ours.encode(text).tolist() and theirs.decode(ours.encode(text)) == text
-    if UNKNOWN in chars: assert theirs("aZ中" + UNKNOWN).input_ids == ours.encode("aZ中" + UNKNOWN).tolist() == ours.encode("a" + 3 * UNKNOWN).tolist()
+        assert theirs(text).input_ids == ours.encode(text).tolist()
+        assert theirs.decode(ours.encode(text)) == text
+    if UNKNOWN in chars:
+        text = "aZ中" + UNKNOWN
+        same = ours.encode("a" + 3 * UNKNOWN).tolist()
+        assert theirs(text).input_ids == ours.encode(text).tolist() == same
     else:
         with pytest.raises(Exception, match="UNK"): theirs("aZ")
 
 
 def test_the_tokenizer_hands_over_nothing_but_characters(tmp_path, twins, tokenizer):
-    twins(small_gpt(embed_dim=32), tokenizer)  # else version 4 adds token_type_ids, and a GPT-2 their embedding to each character's
-    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["model_input_names"] == ["input_ids", "attention_mask"]
+    # else version 4 adds token_type_ids, and a GPT-2 their embedding to each character's
+    twins(small_gpt(embed_dim=32), tokenizer)
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert about["model_input_names"] == ["input_ids", "attention_mask"]
 
 
-def test_a_bias_that_gpt2_cannot_hold_is_refused_with_the_reason(tmp_path, transformers, model, tokenizer):
-    reason = "no exact image in GPT-2: .* its 24 rows of 16 numbers are not independent; train one with embed_dim of at least 24, or set lm_head.bias to zero"
-    with pytest.raises(ValueError, match=reason): to_transformers(model, tokenizer, tmp_path / "new")
+def test_a_bias_that_gpt2_cannot_hold_is_refused_with_the_reason(
+    tmp_path, transformers, model, tokenizer
+):
+    reason = ("no exact image in GPT-2: .* its 24 rows of 16 numbers are not independent; "
+              "train one with embed_dim of at least 24, or set lm_head.bias to zero")
+    with pytest.raises(ValueError, match=reason):
+        to_transformers(model, tokenizer, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     torch.nn.init.zeros_(model.lm_head.bias)
     to_transformers(model, tokenizer, tmp_path / "new")
 
 
 @pytest.mark.parametrize("change, reason", [
-    (lambda twin: twin.transformer.h[1].attn.c_attn.bias.data.fill_(0.1), "has biases for queries, keys and values"),
-    (lambda twin: setattr(twin.config, "layer_norm_epsilon", 1e-6), "has layer_norm_epsilon=1e-06; one of this course's models has 1e-05"),
-    (lambda twin: setattr(twin.config, "activation_function", "gelu_new"), "activation='gelu_new' is unknown; there are relu, gelu"),
+    (lambda twin: twin.transformer.h[1].attn.c_attn.bias.data.fill_(0.1),
+     "has biases for queries, keys and values"),
+    (lambda twin: setattr(twin.config, "layer_norm_epsilon", 1e-6),
+     "has layer_norm_epsilon=1e-06; one of this course's models has 1e-05"),
+    (lambda twin: setattr(twin.config, "activation_function", "gelu_new"),
+     "activation='gelu_new' is unknown; there are relu, gelu"),
 ])
 def test_a_gpt2_that_is_none_of_ours(tmp_path, twins, tokenizer, change, reason):
     twin, _ = twins(small_gpt(embed_dim=32), tokenizer)
@@ -273,18 +540,23 @@ def test_a_gpt2_that_is_none_of_ours(tmp_path, twins, tokenizer, change, reason)
 def test_tokens_that_are_words(tmp_path, twins, tokenizer):
     twins(small_gpt(embed_dim=32), tokenizer)
     about = json.loads((tmp_path / "tokenizer.json").read_text())
-    about["model"]["vocab"] = {token.replace("b", "words"): i for token, i in about["model"]["vocab"].items()}
+    vocabulary = about["model"]["vocab"].items()
+    about["model"]["vocab"] = {token.replace("b", "words"): i for token, i in vocabulary}
     (tmp_path / "tokenizer.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match="not single characters, for example 'words'"): from_transformers(tmp_path)
+    complaint = "not single characters, for example 'words'"
+    with pytest.raises(ValueError, match=complaint): from_transformers(tmp_path)
 
 
 def test_a_model_of_another_kind(tmp_path, transformers, twins, tokenizer):
     twins(small_gpt(embed_dim=32), tokenizer)
-    config = transformers.GPTNeoXConfig(vocab_size=24, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = transformers.GPTNeoXConfig(vocab_size=24, hidden_size=16, num_hidden_layers=1,
+                                        num_attention_heads=2, intermediate_size=16)
     transformers.GPTNeoXForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="this is a gpt_neox; only a GPT-2"): from_transformers(tmp_path)
+    complaint = "this is a gpt_neox; only a GPT-2"
+    with pytest.raises(ValueError, match=complaint): from_transformers(tmp_path)
 
 
 def test_a_transformers_folder_that_is_missing(tmp_path, transformers):
-    complaint = f"no transformers model in {re.escape(str(tmp_path / 'missing'))}: there is no config.json"
-    with pytest.raises(FileNotFoundError, match=complaint): from_transformers(tmp_path / "missing")
+    missing = tmp_path / "missing"
+    complaint = f"no transformers model in {re.escape(str(missing))}: there is no config.json"
+    with pytest.raises(FileNotFoundError, match=complaint): from_transformers(missing)
