@@ -305,12 +305,13 @@ def open_run(
     parts do not belong together."""
     tokenizer = tokenizer or corpus.fit_tokenizer(model.config.vocab_size)
     check_fit(model, corpus, tokenizer)
+    # before the folder is claimed, as this refuses what does not combine
+    run = Run(model, corpus, config, tokenizer, schedule, optimizer, compute)
     if run_dir and rank() == 0:
         for half in run_dir.glob(".*.partial"): half.unlink()  # what a killed run left half-written
         source = {"name": corpus.name, "sha256": corpus.sha256, "training": len(corpus.train)}
         claim(run_dir, resume, {"model": asdict(model.config), "training": asdict(config),
                                 "corpus": source, "chars": tokenizer.chars})
-    run = Run(model, corpus, config, tokenizer, schedule, optimizer, compute)
     if run_dir: restore_run(run, run_dir)
     return run
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.text import CharTokenizer, Corpus
 from minigpt_course.runs import LearningCurve, load_checkpoint
+from minigpt_course.text import CharTokenizer, Corpus
 
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 
@@ -20,16 +20,20 @@ def small_corpus() -> Corpus:
 
 
 def small_gpt(**changes) -> GPT:
-    "A GPT that has the same weights each time, none of them tiny, so that a wrong part shows in the logits."
+    """A GPT that has the same weights each time, none of them tiny, so that a wrong part shows in
+    the logits."""
     torch.manual_seed(0)
-    model = GPT(GPTConfig(**{"vocab_size": 24, "context_length": 16, "embed_dim": 16, "num_heads": 2, "num_blocks": 2, "dropout": 0.0} | changes))
+    size = {"vocab_size": 24, "context_length": 16, "embed_dim": 16, "num_heads": 2,
+            "num_blocks": 2, "dropout": 0.0}
+    model = GPT(GPTConfig(**size | changes))
     for weights in model.parameters(): nn.init.normal_(weights, std=0.3)
     return model
 
 
 def assert_same_end(run_dir: Path, whole: Path, steps: int) -> None:
     "Whether two runs have the same curve and end with the same bits."
-    assert LearningCurve.from_csv(run_dir / "curve.csv").same_as(LearningCurve.from_csv(whole / "curve.csv"))
+    curves = [LearningCurve.from_csv(folder / "curve.csv") for folder in (run_dir, whole)]
+    assert curves[0].same_as(curves[1]) and len(curves[0].rows) == steps + 1
     ours, theirs = load_checkpoint(run_dir), load_checkpoint(whole)
     assert ours["step"] == theirs["step"] == steps + 1
     assert ours["model"].keys() == theirs["model"].keys()

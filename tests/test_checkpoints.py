@@ -1,14 +1,23 @@
-"A run can be killed, stopped, damaged or out of disk, and it ends with the same bits. Run as a script, this file is one such run."
-import hashlib, os, pickle, random, re, resource, signal, subprocess, sys, time
+"""A run can be killed, stopped, damaged or out of disk, and it ends with the same bits. Run as a
+script, this file is one such run."""
+import hashlib
+import os
+import pickle
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from conftest import assert_same_end, small_corpus, small_gpt
-from minigpt_course.train import train
 from minigpt_course.runs import LearningCurve, load_checkpoint, save_checkpoint
-from minigpt_course.train import TrainConfig, learning_rate_at
+from minigpt_course.train import TrainConfig, learning_rate_at, train
 
 CONFIG = TrainConfig(steps=150, batch_size=2, warmup_steps=5, eval_every=50, checkpoint_every=3)
 
@@ -21,20 +30,26 @@ def say_each_step(model, curve): print(len(curve.rows), flush=True)
 
 
 def wait_at_step_5(model, curve):
-    if len(curve.rows) == 5: print("ready", flush=True), sys.stdin.readline()
+    if len(curve.rows) == 5:
+        print("ready", flush=True)
+        sys.stdin.readline()
 
 
-def die_in_the_next_save(model, curve): os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+def die_in_the_next_save(model, curve):
+    os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fill_the_disk_at_step_5(model, curve):
-    if len(curve.rows) == 5: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    if len(curve.rows) != 5: return
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
 
 
 def start(run_dir, on_step="say_each_step") -> subprocess.Popen:
     "The run, begun or gone on with in a process of its own."
     command = [sys.executable, __file__, str(run_dir), on_step]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    return subprocess.Popen(command, text=True, **pipes)
 
 
 def stopped_at(rows: int, run_dir) -> list[Path]:
@@ -55,7 +70,8 @@ def whole(tmp_path_factory) -> Path:
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path, whole):
     generator = random.Random(0)
-    for lines in [1, 2, 2, *(generator.randrange(3, 12) for _ in range(3))]:  # 1 is before training, 2 before the first checkpoint
+    # 1 is before training, 2 before the first checkpoint
+    for lines in [1, 2, 2, *(generator.randrange(3, 12) for _ in range(3))]:
         process = start(tmp_path)
         for _ in range(lines): process.stdout.readline()
         time.sleep(generator.uniform(0, 0.01))
@@ -74,7 +90,9 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path, 
 
 def test_a_model_left_in_evaluation_mode_is_trained_with_dropout_all_the_same(tmp_path):
     brief = TrainConfig(steps=5, batch_size=2)
-    assert train(small_gpt(dropout=0.3).eval(), small_corpus(), brief).same_as(train(small_gpt(dropout=0.3), small_corpus(), brief))
+    usual = train(small_gpt(dropout=0.3), small_corpus(), brief)
+    assert train(small_gpt(dropout=0.3).eval(), small_corpus(), brief).same_as(usual)
+    assert not train(small_gpt(dropout=0.0), small_corpus(), brief).same_as(usual)
 
 
 def test_checkpoints_without_their_run_json_are_not_continued(tmp_path):
@@ -85,8 +103,11 @@ def test_checkpoints_without_their_run_json_are_not_continued(tmp_path):
 
 def test_the_learning_rate_rises_to_its_highest_and_falls_to_its_share():
     rates = [learning_rate_at(step, CONFIG) for step in range(CONFIG.steps)]
-    assert rates[0] == CONFIG.learning_rate / 5 and rates[4] == rates[5] == max(rates) == CONFIG.learning_rate
-    assert rates[5:] == sorted(rates[5:], reverse=True) and CONFIG.min_lr_ratio < rates[-1] / CONFIG.learning_rate < CONFIG.min_lr_ratio + 0.01
+    assert rates[0] == CONFIG.learning_rate / 5
+    assert rates[4] == rates[5] == max(rates) == CONFIG.learning_rate
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    share = rates[-1] / CONFIG.learning_rate
+    assert CONFIG.min_lr_ratio < share < CONFIG.min_lr_ratio + 0.01
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -96,7 +117,8 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(tmp_path, whole
     process.send_signal(number)
     said, _ = process.communicate("go on\n", timeout=60)
     assert process.returncode == 0
-    assert f"stopped after 5 of {CONFIG.steps} steps" in said and f"run_dir={str(tmp_path)!r}, resume=True" in said
+    assert f"stopped after 5 of {CONFIG.steps} steps" in said
+    assert f"run_dir={str(tmp_path)!r}, resume=True" in said
     assert load_checkpoint(tmp_path)["step"] == 5
     run(tmp_path, resume=True)
     assert_same_end(tmp_path, whole, CONFIG.steps)
@@ -129,18 +151,28 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, whol
 @DAMAGES
 def test_a_run_with_nothing_but_damaged_checkpoints_is_refused(tmp_path, damage):
     for path in stopped_at(10, tmp_path): damage(path)
-    with pytest.raises(ValueError, match=f"every checkpoint in {re.escape(str(tmp_path))} is damaged: begin again in another run_dir"): run(tmp_path, resume=True)
+    said = f"every checkpoint in {re.escape(str(tmp_path))} is damaged: begin again in another run_dir"
+    with pytest.raises(ValueError, match=said): run(tmp_path, resume=True)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it_and_no_rest(tmp_path, whole):
     process = start(tmp_path, "fill_the_disk_at_step_5")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert re.search(r"OSError: .*the checkpoint of step 6 could not be written \(File too large\); the one before it is intact: .* resume=True", said)
-    assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir()) == ["checkpoint", "curve.csv", "run.json"]
+    assert re.search(r"OSError: .*the checkpoint of step 6 could not be written \(File too large\); "
+                     "the one before it is intact: .* resume=True", said)
+    kinds = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
+    assert kinds == ["checkpoint", "curve.csv", "run.json"]
     assert load_checkpoint(tmp_path)["step"] == 3
     run(tmp_path, resume=True)
     assert_same_end(tmp_path, whole, CONFIG.steps)
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path):
+    stopped_at(5, tmp_path)
+    def one_group(model, config): return torch.optim.AdamW(model.parameters())
+    with pytest.raises(ValueError, match="was trained with another optimizer: use the same as before"):
+        run(tmp_path, resume=True, optimizer=one_group)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
@@ -155,17 +187,21 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
 
 def test_a_plain_pickle_with_the_name_of_a_checkpoint_runs_nothing(tmp_path):
     trapped = tmp_path / "trapped"
-    content = pickle.dumps(type("Trap", (), {"__reduce__": lambda self: (Path.touch, (trapped,))})(), protocol=2)
-    (tmp_path / f"checkpoint-00000001-{hashlib.sha256(content).hexdigest()[:16]}.pt").write_bytes(content)
+    trap = type("Trap", (), {"__reduce__": lambda self: (Path.touch, (trapped,))})()
+    content = pickle.dumps(trap, protocol=2)
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    (tmp_path / f"checkpoint-00000001-{digest}.pt").write_bytes(content)
     with pytest.raises((ValueError, pickle.UnpicklingError)): load_checkpoint(tmp_path)
     assert not trapped.exists()
 
 
 def test_the_library_never_unpickles():
-    sources = [path.read_text(encoding="utf-8") for path in (Path(__file__).parents[1] / "minigpt_course").glob("*.py")]
+    library = Path(__file__).parents[1] / "minigpt_course"
+    sources = [path.read_text(encoding="utf-8") for path in library.rglob("*.py")]
     loads = [call for source in sources for call in re.findall(r"torch\.load\(.*", source)]
     assert loads and all("weights_only=True" in call for call in loads)
-    assert not any(re.search(r"\b(import|from|,) *(pickle|dill|joblib)\b", source) for source in sources)
+    pickles = re.compile(r"\b(import|from|,) *(pickle|dill|joblib)\b")
+    assert not any(pickles.search(source) for source in sources)
 
 
 def test_only_the_two_newest_checkpoints_are_kept(tmp_path, whole):

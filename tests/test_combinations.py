@@ -1,0 +1,287 @@
+"""Optimizer, number format, compilation, threads and processes combine freely: each combination,
+stopped and gone on with, ends with the same bits. Run as a script under torchrun, this file is one
+of two processes that go through all their combinations."""
+import functools
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from conftest import assert_same_end, small_corpus
+from minigpt_course import devices
+from minigpt_course.core import fingerprint
+from minigpt_course.devices import PRECISIONS, Compute, process_group, rank
+from minigpt_course.gpt import GPT, GPTConfig
+from minigpt_course.optimizers import OPTIMIZERS, make_optimizer
+from minigpt_course.runs import LearningCurve, load_checkpoint
+from minigpt_course.train import TrainConfig, train
+
+SIZE = GPTConfig(
+    vocab_size=24, context_length=8, embed_dim=16, num_heads=2, num_blocks=1, dropout=0.2
+)
+CONFIG = TrainConfig(steps=8, batch_size=4, warmup_steps=2, eval_every=4, checkpoint_every=100)
+STOP = 5  # rows that there are when a run is stopped; no checkpoint but this one is written before
+
+
+class Combination(NamedTuple):
+    optimizer: str
+    precision: str
+    compile: bool | str = False
+    threads: int = 1
+    processes: int = 1
+
+    def __str__(self) -> str:
+        compiled = f"compiled by {self.compile}" if self.compile else "eager"
+        shared = f"{self.threads} threads, {self.processes} processes"
+        return f"{self.optimizer}, {self.precision}, {compiled}, {shared}"
+
+    @property
+    def config(self) -> TrainConfig:
+        return TrainConfig(**vars(CONFIG) | {"optimizer": self.optimizer})
+
+    @property
+    def compute(self) -> Compute:
+        return Compute("cpu", self.precision, self.compile, self.threads)
+
+
+KINDS = list(itertools.product(OPTIMIZERS, PRECISIONS))
+ALONE = [Combination(*kind, compile=compile) for kind in KINDS for compile in (False, "aot_eager")]
+BY_THREADS = [Combination(*kind, threads=2) for kind in KINDS]
+BY_PROCESSES = [one._replace(processes=2) for one in ALONE]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_compiled_yet():
+    torch._dynamo.reset()  # a process may compile the same code only so often
+    torch._dynamo.utils.counters.clear()
+
+
+def fresh_model(seed: int) -> GPT:
+    torch.manual_seed(seed)
+    return GPT(SIZE)
+
+
+def stopped_and_gone_on_with(folder: Path, one: Combination) -> GPT:
+    "A run that never stopped, and one that did; the model of the second."
+    whole, parts = folder / "whole", folder / "parts"
+    train_by(one, fresh_model(0), whole)
+    train_by(one, fresh_model(0), parts, on_step=lambda model, curve: len(curve.rows) == STOP)
+    if rank() == 0:
+        assert [path.name[:19] for path in parts.glob("*.pt")] == [f"checkpoint-{STOP:08d}"]
+    model = fresh_model(1)
+    torch.manual_seed(2)
+    train_by(one, model, parts, resume=True)
+    if rank() == 0:
+        assert_same_end(parts, whole, CONFIG.steps)
+        assert_learnt(whole)
+    return model
+
+
+def train_by(one: Combination, model: GPT, run_dir: Path | None = None, **options) -> LearningCurve:
+    "The one call that each combination is; an error if PyTorch gives up compiling."
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        curve = train(model, small_corpus(), one.config, run_dir, compute=one.compute, **options)
+    assert not one.compile or torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    return curve
+
+
+def assert_learnt(run_dir: Path) -> None:
+    "Weights that are numbers, and each of them other than at the beginning."
+    before, after = fresh_model(0).state_dict(), load_checkpoint(run_dir)["model"]
+    assert all(weights.isfinite().all() for weights in after.values())
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+
+
+# one process, and threads
+
+
+@pytest.mark.parametrize("one", [*ALONE, *BY_THREADS], ids=str)
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, one):
+    stopped_and_gone_on_with(tmp_path, one)
+
+
+def first_losses(one: Combination, dropout: float) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**vars(SIZE) | {"dropout": dropout}))
+    return torch.tensor(train_by(one, model).column("train_loss")[:-1])
+
+
+@pytest.mark.parametrize("one", [*ALONE, *BY_THREADS], ids=str)
+def test_combinations_differ_only_by_rounding(one):
+    "What is computed is the same, however; only threads, which share the windows, drop other things."
+    dropout = 0.0 if one.threads > 1 else SIZE.dropout
+    exact = first_losses(Combination(one.optimizer, "float32"), dropout)
+    found, rough = first_losses(one, dropout), one.precision != "float32"
+    torch.testing.assert_close(found, exact, rtol=0.03 if rough else 1e-4, atol=0)
+    assert not rough or not torch.equal(found, exact)
+
+
+COMPILER = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+
+
+@pytest.mark.skipif(not COMPILER, reason="inductor translates to C++, and here is no C++ compiler")
+def test_a_run_that_inductor_compiled_ends_with_the_same_bits(tmp_path):
+    torch._dynamo.reset()
+    stopped_and_gone_on_with(tmp_path, Combination("adamw", "float32", compile=True))
+
+
+# two processes
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory) -> list[dict]:
+    "What each of two processes found, combination by combination: an error, and its weights."
+    folder = tmp_path_factory.mktemp("processes")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--local-addr=127.0.0.1", "--nproc_per_node=2", __file__, str(folder)]
+    names = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+    alone = {name: value for name, value in os.environ.items() if name not in names}
+    environment = alone | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
+
+
+@pytest.mark.parametrize("one", BY_PROCESSES, ids=str)
+def test_two_processes_that_were_stopped_end_with_the_same_bits(reports, one):
+    first, second = (report[str(one)] for report in reports)
+    assert not first["error"] and not second["error"]
+    assert first["weights"] == second["weights"]
+
+
+def go_through_all(folder: Path) -> None:
+    "What one of the processes does."
+    report = {}
+    for number, one in enumerate(BY_PROCESSES):
+        error = weights = None
+        try:
+            model = stopped_and_gone_on_with(folder / str(number), one)
+            weights = fingerprint({name: w.tolist() for name, w in model.state_dict().items()})
+        except Exception as reason: error = repr(reason)
+        report[str(one)] = {"error": error, "weights": weights}
+    (folder / f"{rank()}.json").write_text(json.dumps(report))
+
+
+# what does not combine
+
+
+def on_a_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(devices, "choose_device", lambda wish: torch.device("cuda:0"))
+
+
+def in_two_processes(monkeypatch) -> None:
+    monkeypatch.setattr(devices, "num_processes", lambda: 2)
+
+
+def in_three_processes(monkeypatch) -> None:
+    monkeypatch.setattr(devices, "num_processes", lambda: 3)
+
+
+def anywhere(monkeypatch) -> None: pass
+
+
+REFUSED = {  # name: where, what `Compute` is asked for, what else `train` is, what is said
+    "threads and compile": (
+        anywhere, {"threads": 2, "compile": True}, {},
+        "torch.compile cannot be used by several threads at once: leave out compile or threads"),
+    "threads and a backend": (
+        anywhere, {"threads": 2, "compile": "aot_eager"}, {},
+        "torch.compile cannot be used by several threads at once: leave out compile or threads"),
+    "threads and processes": (
+        in_two_processes, {"threads": 2}, {},
+        "threads=2 and 2 processes would share out the same batch: choose one of them"),
+    "threads and a GPU": (
+        on_a_gpu, {"threads": 2, "device": "cuda"}, {},
+        "threads=2 share out the work of a CPU, and the device is cuda:0: leave threads out"),
+    "a batch that processes cannot share": (
+        in_three_processes, {}, {},
+        "batch_size=4 cannot be shared equally by 3 processes: make it a multiple of 3"),
+    "no threads": (
+        anywhere, {"threads": 0}, {}, "threads=0 must be a whole number of at least 1"),
+    "half threads": (
+        anywhere, {"threads": 1.5}, {}, "threads=1.5 must be a whole number of at least 1"),
+    "an unknown precision": (
+        anywhere, {"precision": "float8"}, {},
+        "precision='float8' is unknown; there are auto, float32, bfloat16, float16"),
+    "an unknown backend": (
+        anywhere, {"compile": "inductr"}, {},
+        "compile='inductr' is unknown; there are .*aot_eager, .*inductor, .*"),
+    "an unknown optimizer": (
+        anywhere, {}, {"config": lambda: TrainConfig(optimizer="lion")},
+        "optimizer='lion' is unknown; there are adamw, muon"),
+    "an optimizer's name instead of a function": (
+        anywhere, {}, {"optimizer": lambda: "muon"},
+        r"optimizer='muon' must be a function \(model, config\) -> torch.optim.Optimizer; .*"),
+    "a function that makes no optimizer": (
+        anywhere, {}, {"optimizer": lambda: lambda model, config: None},
+        "the function optimizer returned a NoneType, it should return a torch.optim.Optimizer"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_combine_is_refused_in_a_sentence_and_claims_no_folder(
+    tmp_path, monkeypatch, name
+):
+    where, asked, others, said = REFUSED[name]
+    where(monkeypatch)
+    with pytest.raises(ValueError) as refusal:
+        options = {"config": CONFIG} | {key: make() for key, make in others.items()}
+        compute = Compute(**asked)
+        train(fresh_model(0), small_corpus(), run_dir=tmp_path, compute=compute, **options)
+    assert re.fullmatch(said, str(refusal.value)), str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
+# float16 and what is too large for it
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_that_overflows_is_skipped_and_leaves_no_trace(optimizer, threads):
+    ends, config = [], Combination(optimizer, "float16").config
+    for scales in [2.0**40, 2.0**8, 2.0**40, 2.0**8], [2.0**8, 2.0**8]:
+        model = fresh_model(0)
+        stepper = Compute("cpu", "float16", threads=threads).prepare(model, config)
+        steps = make_optimizer(model, config)
+        for number, scale in enumerate(scales):
+            stepper.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+            before = [weights.clone() for weights in model.parameters()]
+            generator = torch.Generator().manual_seed(1)
+            ids = torch.randint(24, (4, 9), generator=generator)
+            loss, norm = stepper.step(steps, ids[:, :-1], ids[:, 1:], 1.0, generator)
+            same = [torch.equal(*pair) for pair in zip(before, model.parameters())]
+            skipped = scale > 2.0**30
+            assert same == [skipped] * len(same) and 0 < loss < 10
+            assert (0 < norm < float("inf")) == (not skipped)
+            assert stepper.scaler.get_scale() == (scale / 2 if skipped else scale)
+        ends.append(model.state_dict() | {"steps": steps.state_dict()})
+    assert repr(ends[0].pop("steps")) == repr(ends[1].pop("steps"))
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_that_overflows_at_first_finds_its_scale_and_learns(monkeypatch, tmp_path, optimizer):
+    scaler = torch.amp.GradScaler
+    too_large = functools.partial(scaler, init_scale=2.0**24)
+    monkeypatch.setattr(torch.amp, "GradScaler", too_large)
+    one = Combination(optimizer, "float16")
+    config = TrainConfig(**vars(one.config) | {"steps": 40})
+    curve = train(fresh_model(0), small_corpus(), config, tmp_path, compute=one.compute)
+    norms = torch.tensor(curve.column("gradient_norm")[:-1])
+    skipped = ~norms.isfinite()
+    assert skipped[0] and skipped.sum() < 20
+    assert load_checkpoint(tmp_path)["scaler"]["scale"] == 2.0 ** (24 - skipped.sum())
+    assert_learnt(tmp_path)
+    assert curve.last("validation_loss") < curve.rows[0][4]
+
+
+if __name__ == "__main__":
+    with process_group(torch.device("cpu")): go_through_all(Path(sys.argv[1]))
