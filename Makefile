@@ -1,6 +1,6 @@
 # The few commands anyone needs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help course test lab package outputs export readme kaggle mutations reference
+.PHONY: help course test lab package outputs export readme kaggle weights mutations reference
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,11 +21,11 @@ $(READY): settings.ini setup.py constraints.txt
 course: $(READY)  ## run the numbered notebooks in order and show what came out (NOTEBOOKS="01 02" picks some)
 	$(BIN)/python tools/course.py run $(NOTEBOOKS)
 
-test: $(READY)  ## run every check: derived files, clean notebooks, the notebooks' tests, tests/
+test: $(READY)  ## run every check: derived files, style, each notebook alone in an empty folder, tests/
 	$(BIN)/python tools/derive.py check
-	rm -rf nbs/runs
-	$(BIN)/nbdev_test --n_workers 1 --timing
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/ruff check nbs tools tests benchmarks
+	$(BIN)/python tools/course.py test
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 lab: $(READY)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=nbs
@@ -44,6 +44,9 @@ readme: $(READY)  ## for authors: derive README.md from nbs/index.ipynb
 
 kaggle: $(READY)  ## for authors: assemble kaggle/minigpt.ipynb from its story and the library
 	$(BIN)/python tools/derive.py kaggle
+
+weights: $(READY)  ## for authors: publish the laptop model and the losses of the last `make outputs` with the library
+	$(BIN)/python tools/publish.py
 
 mutations: $(READY)  ## for authors: let the exercises' checkers judge the wrong answers and keep what they say
 	$(BIN)/python tests/mutations.py

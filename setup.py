@@ -41,6 +41,7 @@ setup(
         "Programming Language :: Python :: 3",
     ],
     packages=find_packages(include=["minigpt_course*"]),
+    package_data={"minigpt_course": ["weights/*.json", "weights/*/*", "page/*"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={

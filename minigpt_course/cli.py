@@ -49,7 +49,8 @@ def choice(name: str, *values: str) -> type[Enum]:
 Preset = choice("Preset", "laptop", "kaggle")
 Precision = choice("Precision", "auto", *PRECISIONS)
 Optimizer = choice("Optimizer", *OPTIMIZERS)
-Folder = Annotated[Path, typer.Argument(help="a run's folder, or one with a saved model")]
+Folder = Annotated[Path, typer.Argument(
+    help="a run's folder, a saved model's, or pydocs: the model that comes with the library")]
 CorpusName = option(str, "pydocs (needs no network), shakespeare, or the path of a UTF-8 text")
 PresetName = option(Preset, "laptop: minutes on a CPU; kaggle: 13 million parameters, for a GPU")
 RunDir = option(Path | None, "folder for checkpoints, curve and model [default: runs/PRESET]")

@@ -1,6 +1,6 @@
-"""Runs the course's notebooks. `run`: in order, into the ignored folder _course/. `store`: the same,
-and the outputs are kept in nbs/. `test`: each alone in an empty folder, two at a time. Give numbers
-or names to pick notebooks."""
+"""Runs the course's notebooks. `run`: in order, into the ignored folder _course/. `store`: the
+same, and the outputs are kept in nbs/. `test`: each alone in an empty folder, two at a time. Give
+numbers or names to pick notebooks."""
 import json
 import os
 import shutil
@@ -40,14 +40,15 @@ def chosen(picks: list[str]) -> list[Path]:
 
 
 def execute(path: Path, folder: Path) -> tuple[nbformat.NotebookNode, float]:
-    """Run one notebook in a fresh kernel in a folder, with a progress bar over its cells; `Failed` at
-    the first failure, naming notebook and cell."""
+    """Run one notebook in a fresh kernel in a folder, with a progress bar over its cells; `Failed`
+    at the first failure, naming notebook and cell."""
     folder.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
-        extra_arguments=["--log-level=ERROR"], coalesce_streams=True, store_widget_state=False)
+        notebook, timeout=None, kernel_name="python3", coalesce_streams=True,
+        resources={"metadata": {"path": str(folder)}}, extra_arguments=["--log-level=ERROR"],
+        store_widget_state=False)
     started = time.perf_counter()
     with tqdm(total=len(code), desc=path.stem.ljust(14), unit="cell", bar_format=BAR) as bar:
         client.on_cell_executed = lambda cell, **_: bar.update(cell.cell_type == "code")
@@ -128,7 +129,8 @@ def test(picks: list[str]) -> None:
     minutes = json.loads(MINUTES.read_text())
     paths = sorted(chosen(picks), key=lambda path: -minutes.get(path.stem, 0.5))
     measuring = [path for path in paths if path.stem in MEASURE]
-    with ProcessPoolExecutor(1, max_tasks_per_child=1) as one: failed = list(one.map(alone, measuring))
+    with ProcessPoolExecutor(1, max_tasks_per_child=1) as one:
+        failed = list(one.map(alone, measuring))
     with ProcessPoolExecutor(2, max_tasks_per_child=1) as two:
         failed += two.map(alone, [path for path in paths if path not in measuring])
     if any(failed): sys.exit("\n".join(filter(None, failed)))

@@ -16,7 +16,11 @@ from traitlets.config import Config
 from kaggle_notebook import assemble, needed, roots_of
 
 ROOT = Path(__file__).resolve().parents[1]
-MAIN = '"""What `python -m minigpt_course` runs."""\nfrom minigpt_course.cli import main\n\nmain()\n'
+MAIN = '''\"\"\"What `python -m minigpt_course` runs.\"\"\"
+from minigpt_course.cli import main
+
+main()
+'''
 ON_KAGGLE = {"accelerator": "nvidiaTeslaT4", "dataSources": [], "isGpuEnabled": True,
              "isInternetEnabled": True, "language": "python", "sourceType": "notebook"}
 INSTALL = '''#| hide
@@ -154,7 +158,8 @@ def check() -> None:
     skip, stale = ("__pycache__", "runs", ".ipynb_checkpoints"), []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "minigpt_course"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "_course", *skip))
+        left_out = shutil.ignore_patterns(".git", ".venv", "_course", "_alone*", *skip)
+        shutil.copytree(ROOT, copy, ignore=left_out)
         for path, (derive, mend) in steps.items():
             derive(copy)
             kept, made = contents(ROOT / path, skip), contents(copy / path, skip)

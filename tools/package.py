@@ -1,4 +1,5 @@
-"""Builds a wheel and an sdist, installs each into a fresh environment with nothing but what it needs to run, and uses it from outside the checkout."""
+"""Builds a wheel and an sdist, installs each into a fresh environment with nothing but what it
+needs to run, and uses it from outside the checkout."""
 import subprocess
 import sys
 import tempfile
@@ -7,21 +8,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 USE = '''
-import importlib.util, pathlib, subprocess, sys, torch
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import torch
+
 import minigpt_course
 from minigpt_course import plot, widgets
+from minigpt_course.bigram import read_results
+from minigpt_course.corpus import load_corpus
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.share import load, save
-from minigpt_course.corpus import load_corpus
 from minigpt_course.text import CharTokenizer
-from minigpt_course.train import train
-from minigpt_course.train import TrainConfig
+from minigpt_course.train import TrainConfig, train
 
 home = pathlib.Path(minigpt_course.__file__)
 assert home.is_relative_to(sys.prefix), f"imported from {home}, not from the fresh environment"
-for tool in "nbdev", "jupyterlab", "pytest", "papermill": assert importlib.util.find_spec(tool) is None, f"{tool} is no run-time dependency"
+for tool in "nbdev", "jupyterlab", "pytest", "papermill":
+    assert importlib.util.find_spec(tool) is None, f"{tool} is no run-time dependency"
 assert sum(p.numel() for p in GPT(GPTConfig.kaggle()).parameters()) == 13_162_061
+
+# what ships with the library
+model, tokenizer = load("pydocs")
+assert len(generate(model, tokenizer, "Return the ", 50, seed=0)) == 61
+assert set(read_results()) == {"sha256", "baselines", "models"}
+
+# a text of the user's own
 pathlib.Path("book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)
 corpus = load_corpus("book.txt")
 model, tokenizer = GPT(GPTConfig.laptop()), CharTokenizer.fit(corpus.text)
@@ -30,13 +45,22 @@ text = generate(model, tokenizer, "the ", 100, temperature=0)
 assert curve.validation()[-1][1] < 1 and "quick" in text, (curve.validation(), text)
 plot.learning_curve(curve).figure.savefig("curve.png")
 save(model, tokenizer, "kept")
-assert all(torch.equal(a, b) for a, b in zip(load("kept")[0].parameters(), model.parameters()))
-minigpt = pathlib.Path(sys.prefix, "bin", "minigpt")
-said = subprocess.run([minigpt, "generate", "kept", "--prompt", "the ", "--length", "100", "--temperature", "0"], capture_output=True, text=True, check=True).stdout
-assert said.strip() == text.strip(), said
-exported = subprocess.run([minigpt, "export", "kept", "gpt2"], capture_output=True, text=True)
-if importlib.util.find_spec("transformers"): assert exported.returncode == 0 and pathlib.Path("gpt2/model.safetensors").exists(), exported.stderr
-else: assert exported.returncode == 1 and "pip install 'minigpt_course[share]'" in exported.stderr, exported.stderr
+pairs = zip(load("kept")[0].parameters(), model.parameters())
+assert all(torch.equal(a, b) for a, b in pairs)
+
+# the command
+def minigpt(*arguments):
+    command = pathlib.Path(sys.prefix, "bin", "minigpt"), *arguments
+    return subprocess.run(command, capture_output=True, text=True)
+
+wrote = minigpt("generate", "kept", "--prompt", "the ", "--length", "100", "--temperature", "0")
+assert wrote.returncode == 0 and wrote.stdout.strip() == text.strip(), wrote
+assert minigpt("generate", "pydocs", "--length", "20").returncode == 0
+exported = minigpt("export", "kept", "gpt2")
+if importlib.util.find_spec("transformers"):
+    assert exported.returncode == 0 and pathlib.Path("gpt2/model.safetensors").exists(), exported
+else:
+    assert exported.returncode == 1 and "pip install '.[share]'" in exported.stderr, exported
 print(minigpt_course.__version__, "from", home.parent.parent.name, "wrote:", text[:48])
 '''
 
@@ -54,7 +78,12 @@ with tempfile.TemporaryDirectory() as folder:
     torch = next(line for line in pinned.read_text().splitlines() if line.startswith("torch=="))
     run(python, "-m", "pip", "install", "--quiet", torch)
     wheel, sdist = next(dist.glob("*.whl")), next(dist.glob("*.tar.gz"))
-    for package, options in (wheel, ("-c", pinned)), (sdist, ("--no-deps", "--force-reinstall")), (f"{wheel}[share]", ("-c", pinned)):
+    packages = {
+        wheel: ("-c", pinned),
+        sdist: ("--no-deps", "--force-reinstall"),
+        f"{wheel}[share]": ("-c", pinned),
+    }
+    for package, options in packages.items():
         run(python, "-m", "pip", "install", "--quiet", *options, package)
         run(python, "-c", USE, at=Path(tempfile.mkdtemp(dir=folder)))
     print("the wheel, the sdist, and the wheel with [share] work from outside the checkout")

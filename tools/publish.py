@@ -1,5 +1,5 @@
-"""Keeps the laptop model of the last `make outputs` as the one that ships with the library, in 8 bits
-a weight, and measures what the rounding costs."""
+"""Keeps the laptop model of the last `make outputs` as the one that ships with the library, in 8
+bits a weight, and measures what the rounding costs."""
 import platform
 import sys
 from pathlib import Path
