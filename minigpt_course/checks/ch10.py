@@ -246,10 +246,11 @@ def count_rounds(after, rounds_needed):
     for smallest in 0.999, 0.99, 0.9, 0.3, 0.01, 1e-4:
         count = next(count for count in range(99) if after(smallest, count=count) >= 0.99)
         mine = ask(rounds_needed, smallest)
-        hint = ("0.99 is already 0.99 or more" if smallest == 0.99
-                else "a round multiplies by 1.5 only near zero, later by less, so a logarithm is "
-                "not enough" if 0 <= mine - math.log(0.99 / smallest) / math.log(1.5) < 1
-                else "apply the polynomial to one number and count")
+        hint = "apply the polynomial to one number and count"
+        if smallest == 0.99: hint = "0.99 is already 0.99 or more"
+        elif 0 <= mine - math.log(0.99 / smallest) / math.log(1.5) < 1:
+            hint = ("a round multiplies by 1.5 only near zero, later by less, so a logarithm is "
+                    "not enough")
         same(mine, count, f"a singular value of {smallest} needs {count} rounds to reach 0.99, and "
              f"you say {mine}: {hint}", "the number of rounds", 1e-6)
     return count

@@ -4,7 +4,7 @@
 __all__ = ['maps_to_weigh', 'same_head_entropy', 'entropy_slips', 'check_head_entropy', 'half_slips', 'entropies_on_paper',
            'walk_through', 'check_mean_head', 'changes_of_a_head', 'traces', 'as_before', 'mean_head_trial',
            'after_an_error', 'short_text', 'is_a_context', 'chance_trial', 'same_chance', 'check_by_chance',
-           'pair_of_four', 'equally_close', 'added_to_stream', 'same_constant', 'spread', 'share_slips',
+           'pair_of_four', 'equally_close', 'added_to_stream', 'same_constant', 'deviation_of', 'share_slips',
            'check_who_said', 'speaks_for_the_right', 'in_order', 'right_shares', 'is_seven_shares', 'random_gpt']
 
 # %% ../../nbs/appendix/checks_11.ipynb #c11-003
@@ -383,7 +383,7 @@ def same_constant(
                f"the last share should be the constant: {words}")
 
 # %% ../../nbs/appendix/checks_11.ipynb #c11-030
-def spread(x: torch.Tensor, eps: float, correction: int = 0) -> torch.Tensor:
+def deviation_of(x: torch.Tensor, eps: float, correction: int = 0) -> torch.Tensor:
     "The number that a LayerNorm divides by."
     return (x.var(-1, correction=correction, keepdim=True) + eps).sqrt()
 
@@ -395,17 +395,18 @@ def share_slips(
     "What is made of the parts of a stream by those who nearly share it out."
     stream, centred, eps = parts.sum(0), parts - parts.mean(-1, keepdim=True), norm.eps
     return [
-        (centred / spread(parts, eps) * norm.weight, "you gave each part to the norm by itself, so "
-         "each was divided by its own deviation: divide all by that of the whole stream"),
+        (centred / deviation_of(parts, eps) * norm.weight, "you gave each part to the norm by "
+         "itself, so each was divided by its own deviation: divide all by that of the whole "
+         "stream"),
         (norm(parts), "you gave each part to the norm by itself: divide all by the deviation of "
          "the whole stream, and leave the shift for the constant"),
-        (parts / spread(stream, eps) * norm.weight, "the norm takes out the mean, and your parts "
-         "still have theirs: subtract from each its own mean over C"),
-        (centred / spread(stream, eps, 1) * norm.weight,
+        (parts / deviation_of(stream, eps) * norm.weight, "the norm takes out the mean, and your "
+         "parts still have theirs: subtract from each its own mean over C"),
+        (centred / deviation_of(stream, eps, 1) * norm.weight,
          "you divided by C - 1 in the variance, where a LayerNorm divides by C"),
-        (centred / spread(stream, eps), "the norm's scale is missing: norm.weight"),
+        (centred / deviation_of(stream, eps), "the norm's scale is missing: norm.weight"),
         (parts, "you gave the parts to the head as they are: the norm comes first"),
-        (torch.cat([centred[:2], centred.cumsum(0)[2:]]) / spread(stream, eps) * norm.weight,
+        (torch.cat([centred[:2], centred.cumsum(0)[2:]]) / deviation_of(stream, eps) * norm.weight,
          "you kept the stream, which holds all before it: keep what each layer adds"),
     ]
 
@@ -417,7 +418,7 @@ def check_who_said(who_said):
     model = random_gpt()
     idx, norm, head, model.norm.eps = torch.randint(7, (3, 5)), model.norm, model.lm_head, 0.1
     parts, logits, mine = added_to_stream(model, idx), model(idx), ask(who_said, model, idx)
-    divisor = spread(parts.sum(0), norm.eps)
+    divisor = deviation_of(parts.sum(0), norm.eps)
     centred = parts - parts.mean(-1, keepdim=True)
     constant = head(norm.bias)
     is_seven_shares(mine)
