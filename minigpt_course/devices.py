@@ -141,11 +141,11 @@ def refuse(
     "`ValueError` for choices that do not go together."
     if compute.threads > 1:
         if device.type != "cpu":
-            raise ValueError(f"threads={compute.threads} share out the work of a CPU, and the device "
-                             f"is {device}: leave threads out")
+            raise ValueError(f"threads={compute.threads} share out the work of a CPU, and the "
+                             f"device is {device}: leave threads out")
         if num_processes() > 1:
-            raise ValueError(f"threads={compute.threads} and {num_processes()} processes would share "
-                             "out the same batch: choose one of them")
+            raise ValueError(f"threads={compute.threads} and {num_processes()} processes would "
+                             "share out the same batch: choose one of them")
         if compute.compile:
             raise ValueError("torch.compile cannot be used by several threads at once: "
                              "leave out compile or threads")

@@ -165,8 +165,9 @@ def claim(
     for what, mine in identity.items():
         theirs = there.get(what)
         if theirs != mine:
-            raise ValueError(f"{run_dir} is the run of another {what}: there {_short(theirs, mine)}, "
-                             f"here {_short(mine, theirs)}; choose another run_dir")
+            raise ValueError(f"{run_dir} is the run of another {what}: "
+                             f"there {_short(theirs, mine)}, here {_short(mine, theirs)}; "
+                             "choose another run_dir")
 
 # %% ../nbs/appendix/runs.ipynb #runs-015
 def write_identity(path: Path, identity: dict) -> None:
