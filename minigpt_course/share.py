@@ -107,7 +107,7 @@ WEIGHTS = Path(str(files("minigpt_course"))) / "weights"  # the models that come
 
 def published() -> dict[str, dict]:
     "The models that come with the library: name to what their minigpt.json says."
-    paths = sorted(path / "minigpt.json" for path in WEIGHTS.iterdir() if (path / "minigpt.json").is_file())
+    paths = sorted(WEIGHTS.glob("*/minigpt.json"))  # none where the library stands without them
     return {path.parent.name: read_about(path) for path in paths}
 
 

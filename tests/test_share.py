@@ -300,6 +300,12 @@ def test_a_name_that_is_not_published(weights, name):
     with pytest.raises((FileNotFoundError, ValueError)): load(name)
 
 
+def test_a_library_without_weights_still_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(share, "WEIGHTS", tmp_path / "nowhere")
+    assert published() == {}
+    with pytest.raises(FileNotFoundError, match="no saved model in pydocs"): load("pydocs")
+
+
 def test_the_course_model_is_yours_or_the_published_one(weights, corpus, capsys):
     assert_same(share.load_course_model(corpus), load("pydocs"))
     said = capsys.readouterr().out

@@ -7,26 +7,29 @@ FOLDED = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def imported(
-    path: Path,  # of a module of the library
+def named(
+    code: str,  # Python
+    package: list[str],  # the folders of the library in which it stands, for relative imports
     library: Path,  # the library's folder
 ) -> set[Path]:  # of the library's modules that it names in an import, wherever that stands
-    "The modules that a module needs, read without running it."
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            names = [parts[1:] for parts in names if parts[0] == library.name]
-        elif isinstance(node, ast.ImportFrom):
-            base = (node.module or "").split(".") if node.module else []
-            if node.level == 0 and base[:1] != [library.name]: continue
-            base = base[1:] if node.level == 0 else base
-            names = [[*base, alias.name] for alias in node.names]
-        else: continue
-        for parts in names:
-            tries = [library.joinpath(*parts[:n]).with_suffix(".py") for n in (1, 2) if parts[:n]]
-            found |= {file for file in tries if file.is_file()}
-    return found
+    "The modules that some code needs, read without running it."
+    names = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import): names += [alias.name.split(".") for alias in node.names]
+        if not isinstance(node, ast.ImportFrom): continue
+        above = [library.name, *package][: len(package) + 2 - node.level] if node.level else []
+        base = [*above, *(node.module.split(".") if node.module else [])]
+        names += [[*base, alias.name] for alias in node.names]
+    inside = [parts[1:] for parts in names if parts[0] == library.name]
+    tries = [library.joinpath(*parts[:n]) for parts in inside for n in range(1, len(parts) + 1)]
+    files = [file for path in tries for file in (path.with_suffix(".py"), path / "__init__.py")]
+    return {file for file in files if file.is_file()}
+
+
+def imported(path: Path, library: Path) -> set[Path]:
+    "The modules of the library that one of them names."
+    package = [*path.relative_to(library).parent.parts]
+    return named(path.read_text(encoding="utf-8"), package, library)
 
 
 def needed(
@@ -43,12 +46,15 @@ def needed(
     return sorted(found)
 
 
+def cells_of(story: str) -> list[str]:
+    "Words and code in turns, words first: what stands between ```python and ``` is code."
+    return re.split(r"^```python\n(.*?)^```$", story, flags=re.MULTILINE | re.DOTALL)
+
+
 def roots_of(story: str, library: Path) -> list[str]:
     "The library's modules that the story's code imports, and the command that it starts."
-    code = "\n".join(re.findall(r"^```python\n(.*?)^```$", story, flags=re.MULTILINE | re.DOTALL))
-    names = set(re.findall(rf"from {library.name}\.(\w+) import", code))
-    listed = re.findall(rf"from {library.name} import ([\w, ]+)", code)
-    names |= {name.strip() for line in listed for name in line.split(",")}
+    paths = named("\n".join(cells_of(story)[1::2]), [], library)
+    names = {path.relative_to(library).with_suffix("").as_posix() for path in paths}
     return sorted(names | {"__init__", "__main__"})
 
 
@@ -63,8 +69,7 @@ def assemble(
         cell = {"cell_type": kind, "id": f"kaggle-{len(cells):03d}", "metadata": metadata,
                 "source": source.splitlines(keepends=True)}
         cells.append(cell | ({"execution_count": None, "outputs": []} if kind == "code" else {}))
-    parts = re.split(r"^```python\n(.*?)^```$", story, flags=re.MULTILINE | re.DOTALL)
-    for i, part in enumerate(parts):
+    for i, part in enumerate(cells_of(story)):
         if i % 2 == 0: add("markdown", part.strip())
         elif part.strip() != "# files": add("code", part.strip())
         else:
