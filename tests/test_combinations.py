@@ -116,7 +116,7 @@ def first_losses(one: Combination, dropout: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("one", [*ALONE, *BY_THREADS], ids=str)
 def test_combinations_differ_only_by_rounding(one):
-    "What is computed is the same, however; only threads, which share the windows, drop other things."
+    "What is computed is the same, however; only threads, which share the batch, drop other things."
     dropout = 0.0 if one.threads > 1 else SIZE.dropout
     exact = first_losses(Combination(one.optimizer, "float32"), dropout)
     found, rough = first_losses(one, dropout), one.precision != "float32"
