@@ -332,4 +332,6 @@ def evaluate_test(
     if not corpus.test: raise ValueError(f"{corpus.name} has no test set: it is judged by validation")
     print(f"The test set of {corpus.name} was opened ({len(corpus.test):,} characters): "
           "from here on nothing may be chosen by it.")
-    return evaluate(model, tokenizer.encode(corpus.test), model.config.context_length)
+    test = corpus.test
+    ids = tokenizer.encode(test) if isinstance(test, str) else test[torch.arange(len(test))]
+    return evaluate(model, ids, model.config.context_length)
