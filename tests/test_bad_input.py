@@ -1,30 +1,35 @@
-"Whatever is wrong with what the reader gives: one clear error that names the value and the way out."
-import functools, http.server, json, re, socket, threading
+"Whatever is wrong with what the reader gives: one clear error with the value and the way out."
+import functools
+import http.server
+import json
+import re
+import socket
+import threading
 
 import pytest
 import torch
 
 from conftest import small_corpus, small_gpt
-from minigpt_course import text
-from minigpt_course.generate import generate
-from minigpt_course.generate import KVCache
+from minigpt_course import corpus as corpora
+from minigpt_course import runs, share
+from minigpt_course.core import fingerprint
+from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
+from minigpt_course.generate import KVCache, generate
 from minigpt_course.gpt import GPTConfig
 from minigpt_course.multihead import MultiHeadAttention
-from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
+from minigpt_course.runs import COLUMNS, LearningCurve, evaluate_test
 from minigpt_course.text import CharTokenizer, Corpus, get_batch
-from minigpt_course.train import train
-from minigpt_course.runs import COLUMNS, LearningCurve
-from minigpt_course.train import TrainConfig
+from minigpt_course.train import TrainConfig, train
 
 SHORT = TrainConfig(steps=2, batch_size=2, warmup_steps=0, eval_every=2, checkpoint_every=1)
 
 
 @pytest.fixture
 def elsewhere(monkeypatch, tmp_path):
-    "The built-in corpora are looked for in an empty cache and not in MINIGPT_DATA; the cache folder."
+    "The built-in corpora are looked for in an empty cache, not in MINIGPT_DATA; the cache folder."
     monkeypatch.delenv("MINIGPT_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(text, "_cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(corpora, "_cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -33,7 +38,8 @@ def web(tmp_path):
     "The address of a server on this machine, and the folder whose files it serves."
     folder = tmp_path / "web"
     folder.mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", folder
     server.shutdown()
@@ -45,16 +51,20 @@ def web(tmp_path):
 
 @pytest.mark.parametrize("source", ["missing.txt", "."], ids=["missing", "a folder"])
 def test_a_corpus_that_is_no_file(tmp_path, source):
-    with pytest.raises(FileNotFoundError, match=f'no text file at {re.escape(str(tmp_path / source))}: give the path .* "pydocs"'):
-        load_corpus(tmp_path / source)
+    path = tmp_path / source
+    said = f'no text file at {re.escape(str(path))}: give the path .* "pydocs"'
+    with pytest.raises(FileNotFoundError, match=said): load_corpus(path)
 
 
-@pytest.mark.parametrize("content, complaint", [
-    (b"", "is empty: a corpus needs text"),
-    (b" \n\t\r\n ", "is empty: a corpus needs text"),
-    (b"caf\xe9", r"is not UTF-8 text \(byte 3 is 0xe9\): save it as UTF-8"),
-    (b"PK\0\0", r"is not text \(it holds a NUL character\): give a plain text file"),
-], ids=["empty", "blanks", "latin-1", "NUL"])
+NO_TEXT = {
+    "empty": (b"", "is empty: a corpus needs text"),
+    "blanks": (b" \n\t\r\n ", "is empty: a corpus needs text"),
+    "latin-1": (b"caf\xe9", r"is not UTF-8 text \(byte 3 is 0xe9\): save it as UTF-8"),
+    "NUL": (b"PK\0\0", r"is not text \(it holds a NUL character\): give a plain text file"),
+}
+
+
+@pytest.mark.parametrize("content, complaint", NO_TEXT.values(), ids=NO_TEXT)
 def test_a_corpus_that_is_no_text(tmp_path, content, complaint):
     path = tmp_path / "corpus.txt"
     path.write_bytes(content)
@@ -65,65 +75,91 @@ def test_a_copy_of_tiny_shakespeare_with_another_hash(elsewhere, monkeypatch, tm
     path = tmp_path / "tinyshakespeare.txt"
     path.write_text("To be, or not to be")
     monkeypatch.setenv("MINIGPT_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is not tiny Shakespeare: .* expected {SHAKESPEARE_SHA256}; delete it and fetch it again"):
-        load_corpus("shakespeare")
+    said = (f"{re.escape(str(path))} is not tiny Shakespeare: .* expected {SHAKESPEARE_SHA256}; "
+            "delete it and fetch it again")
+    with pytest.raises(ValueError, match=said): load_corpus("shakespeare")
 
 
 def test_a_download_with_another_hash_is_refused_and_not_kept(elsewhere, monkeypatch, web):
     address, folder = web
     (folder / "input.txt").write_text("To be, or not to be")
-    monkeypatch.setattr(text, "SHAKESPEARE_URL", f"{address}/input.txt")
-    with pytest.raises(ValueError, match=f"(?i)hash.* expected {SHAKESPEARE_SHA256}"): load_corpus("shakespeare")
+    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", f"{address}/input.txt")
+    said = f"(?i)hash.* expected {SHAKESPEARE_SHA256}"
+    with pytest.raises(ValueError, match=said): load_corpus("shakespeare")
     assert not [path for path in elsewhere.rglob("*") if path.is_file()]
 
 
 def test_a_download_that_is_not_there(elsewhere, monkeypatch, web):
-    monkeypatch.setattr(text, "SHAKESPEARE_URL", f"{web[0]}/missing.txt")
-    with pytest.raises(FileNotFoundError, match="could not be downloaded from http.*: connect to the network, or .* MINIGPT_DATA"): load_corpus("shakespeare")
+    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", f"{web[0]}/missing.txt")
+    said = "could not be downloaded from http.*: connect to the network, or .* MINIGPT_DATA"
+    with pytest.raises(FileNotFoundError, match=said): load_corpus("shakespeare")
 
 
 def test_a_download_from_a_machine_that_does_not_answer(elsewhere, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as closed: port = closed.getsockname()[1]
-    monkeypatch.setattr(text, "SHAKESPEARE_URL", f"http://127.0.0.1:{port}/input.txt")
-    with pytest.raises(FileNotFoundError, match=f"could not be downloaded from http://127.0.0.1:{port}/.* MINIGPT_DATA"): load_corpus("shakespeare")
+    monkeypatch.setattr(corpora, "SHAKESPEARE_URL", f"http://127.0.0.1:{port}/input.txt")
+    said = f"could not be downloaded from http://127.0.0.1:{port}/.* MINIGPT_DATA"
+    with pytest.raises(FileNotFoundError, match=said): load_corpus("shakespeare")
 
 
 @pytest.mark.parametrize("length", [1, 15, 16])
 def test_a_text_shorter_than_a_window(length):
-    with pytest.raises(ValueError, match=f"{length} characters hold no window of 16 .*: give a longer text or a smaller context_length"):
+    said = (f"{length} characters hold no window of 16 .*: give a longer text or a smaller "
+            "context_length")
+    with pytest.raises(ValueError, match=said):
         get_batch(torch.zeros(length, dtype=torch.long), 4, 16)
 
 
-@pytest.mark.parametrize("length, part", [(10, "training"), (100, "validation")])
-def test_training_on_a_text_shorter_than_a_window(length, part):
-    corpus = Corpus.from_text(small_corpus().text[:length], "scrap")
-    with pytest.raises(ValueError, match=f"the {part} part of scrap has {length * 9 // 10 if part == 'training' else 10} characters.*: give a longer text"):
+SCRAPS = [
+    (10, True, "the training set of scrap has 8 characters"),
+    (10, False, "the training set of scrap has 9 characters"),
+    (100, True, "the validation set of scrap has 10 characters"),
+    (100, False, "the validation set of scrap has 10 characters"),
+]
+
+
+@pytest.mark.parametrize("length, has_test, said", SCRAPS)
+def test_training_on_a_text_shorter_than_a_window(length, has_test, said):
+    corpus = Corpus.from_text(small_corpus().text[:length], "scrap", has_test)
+    with pytest.raises(ValueError, match=f"{said}, too few .*: give a longer text"):
         train(small_gpt(), corpus, SHORT)
+
+
+def test_a_test_set_of_a_corpus_that_has_none(tokenizer, model, capsys):
+    corpus = Corpus.from_text(small_corpus().text, "hamlet", has_test=False)
+    with pytest.raises(ValueError, match="hamlet has no test set: it is judged by validation"):
+        evaluate_test(model, corpus, tokenizer)
+    assert not capsys.readouterr().out
 
 
 # characters and ids
 
 
 def test_a_character_outside_the_vocabulary():
-    with pytest.raises(ValueError, match=r"no character '€' \(at position 2\) and no unknown symbol: leave .* or fit the tokenizer"):
-        CharTokenizer("ab").encode("ab€")
+    said = (r"no character '€' \(at position 2\) and no unknown symbol: leave .* or fit the "
+            "tokenizer")
+    with pytest.raises(ValueError, match=said): CharTokenizer("ab").encode("ab€")
 
 
 @pytest.mark.parametrize("chars", ["", "aa"])
 def test_a_vocabulary_of_nothing_or_twice_the_same(chars):
-    with pytest.raises(ValueError, match=f"at least one character and each once, not {chars!r}"): CharTokenizer(chars)
+    with pytest.raises(ValueError, match=f"at least one character and each once, not {chars!r}"):
+        CharTokenizer(chars)
 
 
 @pytest.mark.parametrize("vocab_size", [-1, 0, 1, 50_001])
 def test_a_vocabulary_size_that_cannot_be_had(vocab_size):
-    with pytest.raises(ValueError, match=f"vocab_size={vocab_size} cannot be had: .* 2, and 50,000 is the most"): CharTokenizer.fit("ab", vocab_size)
+    said = f"vocab_size={vocab_size} cannot be had: .* 2, and 50,000 is the most"
+    with pytest.raises(ValueError, match=said): CharTokenizer.fit("ab", vocab_size)
 
 
 @pytest.mark.parametrize("bad", [-1, 24])
 def test_ids_out_of_range(model, tokenizer, bad):
-    with pytest.raises(ValueError, match=f"{bad}.* this vocabulary has 0 to 23: was another tokenizer used"): tokenizer.decode([0, bad])
-    with pytest.raises(ValueError, match=f"{bad}.* this model knows 0 to 23: was another tokenizer used"): model(torch.tensor([[0, bad]]))
-    with pytest.raises(ValueError, match=f"{bad}.* this model knows 0 to 23: was another tokenizer used"): KVCache(model).feed(torch.tensor([[0, bad]]))
+    why, idx = "0 to 23: was another tokenizer used", torch.tensor([[0, bad]])
+    with pytest.raises(ValueError, match=f"{bad}.* this vocabulary has {why}"):
+        tokenizer.decode([0, bad])
+    for forward in model, KVCache(model).feed:
+        with pytest.raises(ValueError, match=f"{bad}.* this model knows {why}"): forward(idx)
 
 
 def test_more_positions_than_the_context(model):
@@ -136,7 +172,8 @@ def test_more_positions_than_the_context(model):
 
 
 @pytest.mark.parametrize("content", [
-    "", "{", "[]", "{}", '"ab"', '{"model": {"type": "BPE"}}', '{"chars": 5}', '{"chars": ""}', '{"chars": "aa"}', '{"chars": ["a", "b"]}', '{"chars": {"a": 0}}',
+    "", "{", "[]", "{}", '"ab"', '{"model": {"type": "BPE"}}', '{"chars": 5}', '{"chars": ""}',
+    '{"chars": "aa"}', '{"chars": ["a", "b"]}', '{"chars": {"a": 0}}',
 ])
 def test_a_tokenizer_file_that_is_something_else(tmp_path, content):
     path = tmp_path / "tokenizer.json"
@@ -145,37 +182,52 @@ def test_a_tokenizer_file_that_is_something_else(tmp_path, content):
 
 
 def test_a_tokenizer_file_that_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "tokenizer.json"))): CharTokenizer.load(tmp_path / "tokenizer.json")
+    path = tmp_path / "tokenizer.json"
+    with pytest.raises(FileNotFoundError, match=re.escape(str(path))): CharTokenizer.load(path)
 
 
-# sizes and recipes
+# sizes and training configurations
 
 
-@pytest.mark.parametrize("build", [lambda: MultiHeadAttention(384, 5), lambda: GPTConfig(embed_dim=384, num_heads=5)], ids=["heads", "config"])
-def test_heads_that_do_not_divide(build):
-    with pytest.raises(ValueError, match="heads must divide embed_dim: 384 % 5 = 4; try num_heads=6"): build()
+@pytest.mark.parametrize("kind", [MultiHeadAttention, GPTConfig])
+def test_heads_that_do_not_divide(kind):
+    said = "heads must divide embed_dim: 384 % 5 = 4; try num_heads=6"
+    with pytest.raises(ValueError, match=said): kind(embed_dim=384, num_heads=5)
 
 
 @pytest.mark.parametrize("value", [0, -1])
-@pytest.mark.parametrize("field", ["vocab_size", "context_length", "embed_dim", "num_heads", "num_blocks"])
+@pytest.mark.parametrize(
+    "field", ["vocab_size", "context_length", "embed_dim", "num_heads", "num_blocks"]
+)
 def test_sizes_of_nothing_in_a_model(field, value):
-    with pytest.raises(ValueError, match=f"{field}={value} must be a whole number of at least 1"): GPTConfig(**{field: value})
+    with pytest.raises(ValueError, match=f"{field}={value} must be a whole number of at least 1"):
+        GPTConfig(**{field: value})
 
 
 @pytest.mark.parametrize("value", [0, -1])
 @pytest.mark.parametrize("field", ["steps", "batch_size", "eval_every", "checkpoint_every"])
-def test_sizes_of_nothing_in_a_recipe(field, value):
-    with pytest.raises(ValueError, match=f"{field}={value} must be a whole number of at least 1"): TrainConfig(**{field: value})
+def test_sizes_of_nothing_in_a_training_configuration(field, value):
+    with pytest.raises(ValueError, match=f"{field}={value} must be a whole number of at least 1"):
+        TrainConfig(**{field: value})
 
 
 @pytest.mark.parametrize("field, value, complaint", [
-    ("learning_rate", 0, "must be a number above 0"), ("learning_rate", -0.1, "must be a number above 0"), ("grad_clip", 0, "must be a number above 0"),
-    ("warmup_steps", -1, "must be a whole number of at least 0"), ("warmup_steps", 1.5, "must be a whole number of at least 0"), ("seed", "a", "must be a whole number of at least 0"),
-    ("min_lr_ratio", -0.1, "must be a number of at least 0"), ("weight_decay", "x", "must be a number of at least 0"),
-    ("betas", (0.9, 1.0), "must be two numbers"), ("betas", (0.9,), "must be two numbers"),
+    ("learning_rate", 0, "must be a number above 0"),
+    ("learning_rate", -0.1, "must be a number above 0"),
+    ("grad_clip", 0, "must be a number above 0"),
+    ("warmup_steps", -1, "must be a whole number of at least 0"),
+    ("warmup_steps", 1.5, "must be a whole number of at least 0"),
+    ("seed", "a", "must be a whole number of at least 0"),
+    ("min_lr_ratio", -0.1, "must be a number of at least 0"),
+    ("weight_decay", "x", "must be a number of at least 0"),
+    ("betas", (0.9, 1.0), "must be two numbers"),
+    ("betas", (0.9,), "must be two numbers"),
+    ("optimizer", "lion", "is unknown; there are adamw, muon"),
+    ("optimizer", None, "is unknown; there are adamw, muon"),
 ])
-def test_numbers_that_make_no_sense_in_a_recipe(field, value, complaint):
-    with pytest.raises(ValueError, match=re.escape(f"{field}={value!r} {complaint}")): TrainConfig(**{field: value})
+def test_what_makes_no_sense_in_a_training_configuration(field, value, complaint):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value!r} {complaint}")):
+        TrainConfig(**{field: value})
 
 
 # generating
@@ -190,51 +242,115 @@ def test_numbers_that_make_no_sense_in_a_recipe(field, value, complaint):
     ("top_p", 1.1, "top_p=1.1 must be above 0 and at most 1"),
     ("prompt", "", "the prompt is empty: give at least one character"),
     ("num_chars", -1, "num_chars=-1 must not be negative"),
-    ("tokenizer", CharTokenizer("ab"), "the tokenizer has 2 characters, the model 24: use the tokenizer"),
+    ("tokenizer", CharTokenizer("ab"),
+     "the tokenizer has 2 characters, the model 24: use the tokenizer"),
 ])
 def test_sampling_that_makes_no_sense(model, tokenizer, option, value, complaint):
-    with pytest.raises(ValueError, match=complaint): generate(**{"model": model, "tokenizer": tokenizer, "prompt": "To be", option: value})
+    sensible = {"model": model, "tokenizer": tokenizer, "prompt": "To be"}
+    with pytest.raises(ValueError, match=complaint): generate(**sensible | {option: value})
 
 
 # runs
 
 
+MUON = TrainConfig(**vars(SHORT) | {"optimizer": "muon"})
+TWICE = Corpus.from_text(small_corpus().text * 2, "twice")
+UNTESTED = Corpus.from_text(small_corpus().text, "hamlet", has_test=False)
+
+
 @pytest.mark.parametrize("what, change, complaint", [
     ("model", {"model": small_gpt(num_blocks=1)}, "there num_blocks=2, here num_blocks=1"),
-    ("recipe", {"config": TrainConfig(steps=3)}, "there steps=2,.* here steps=3"),
-    ("corpus", {"corpus": Corpus.from_text(small_corpus().text * 2, "twice")}, "there name='hamlet',.* here name='twice'"),
+    ("training", {"config": TrainConfig(steps=3)}, "there steps=2,.* here steps=3"),
+    ("training", {"config": MUON}, "there optimizer='adamw', here optimizer='muon'"),
+    ("corpus", {"corpus": TWICE}, "there name='hamlet',.* here name='twice'"),
+    ("corpus", {"corpus": UNTESTED}, "there training=1376, here training=1548"),
 ])
 def test_a_run_of_something_else(tmp_path, corpus, what, change, complaint):
     ours = {"model": small_gpt(), "corpus": corpus, "config": SHORT, "run_dir": tmp_path}
     train(**ours)
-    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))} is the run of another {what}: {complaint}.*choose another run_dir"):
-        train(**ours | change, resume=True)
+    said = (f"{re.escape(str(tmp_path))} is the run of another {what}: {complaint}.*"
+            "choose another run_dir")
+    with pytest.raises(ValueError, match=said): train(**ours | change, resume=True)
 
 
 def test_a_run_dir_in_use_is_not_overwritten(tmp_path, corpus):
     train(small_gpt(), corpus, SHORT, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))} holds a run already: go on with resume=True, or choose another"):
-        train(small_gpt(), corpus, SHORT, tmp_path)
+    said = (f"{re.escape(str(tmp_path))} holds a run already: go on with resume=True, "
+            "or choose another")
+    with pytest.raises(ValueError, match=said): train(small_gpt(), corpus, SHORT, tmp_path)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_training_with_a_tokenizer_of_another_size(corpus):
-    with pytest.raises(ValueError, match="the tokenizer has 2 characters, the model vocab_size=24: make them equal"):
+    said = "the tokenizer has 2 characters, the model vocab_size=24: make them equal"
+    with pytest.raises(ValueError, match=said):
         train(small_gpt(), corpus, SHORT, tokenizer=CharTokenizer("ab"))
 
 
+# formats of other versions
+
+
+def as_format(path, version: int | None) -> None:
+    "Rewrite a JSON file as another version would have written it; None: without saying which."
+    about = json.loads(path.read_text())
+    del about["format"], about["sha256"]
+    if version is not None: about["format"] = version
+    path.write_text(json.dumps(about | {"sha256": fingerprint(about)}))
+
+
+@pytest.mark.parametrize("version", [None, 1, runs.RUN_FORMAT + 1])
+def test_a_run_of_another_version(tmp_path, corpus, version):
+    train(small_gpt(), corpus, SHORT, tmp_path)
+    path = tmp_path / "run.json"
+    as_format(path, version)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    said = (f"^{re.escape(str(path))} is of format {version or 1}, and this version reads "
+            f"{runs.RUN_FORMAT}: train again in another run_dir, or use the version that wrote it$")
+    with pytest.raises(ValueError, match=said):
+        train(small_gpt(), corpus, SHORT, tmp_path, resume=True)
+    with pytest.raises(ValueError, match=said): share.load(tmp_path)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("version, said", [
+    (1, f"is of format 1, and this version reads {share.FORMAT}: train the model again, "
+        "or use the version that wrote it"),
+    (share.FORMAT + 1, f"is of format {share.FORMAT + 1}, newer than this version's "
+                       f"{share.FORMAT}: install a newer minigpt_course"),
+])
+def test_a_saved_model_of_another_version(tmp_path, model, tokenizer, version, said):
+    share.save(model, tokenizer, tmp_path)
+    as_format(tmp_path / "minigpt.json", version)
+    path = re.escape(str(tmp_path / "minigpt.json"))
+    with pytest.raises(ValueError, match=f"^{path} cannot be read: it {said}$"):
+        share.load(tmp_path)
+
+
+# learning curves
+
+
 HEADER = ",".join(COLUMNS)
+NO_CURVES = {
+    "empty": "",
+    "other columns": "a,b\n1,2\n",
+    "a word": HEADER + "\nzero,1,2,3,4,5,6\n",
+    "a row cut off": HEADER + "\n0,16,0.5\n",
+    "a row too long": HEADER + "\n0,16,1,1,1,1,1,1\n",
+    "one long line": json.dumps({"text": "a" * 200_000}),
+    "NUL": "\0\0",
+}
 
 
-@pytest.mark.parametrize("content", [
-    "", "a,b\n1,2\n", HEADER + "\nzero,1,2,3,4,5,6\n", HEADER + "\n0,16,0.5\n", HEADER + "\n0,16,1,1,1,1,1,1\n", json.dumps({"text": "a" * 200_000}), "\0\0",
-], ids=["empty", "other columns", "a word", "a row cut off", "a row too long", "one long line", "NUL"])
+@pytest.mark.parametrize("content", NO_CURVES.values(), ids=NO_CURVES)
 def test_a_learning_curve_that_is_something_else(tmp_path, content):
     path = tmp_path / "curve.csv"
     path.write_text(content)
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is not a learning curve"): LearningCurve.from_csv(path)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is not a learning curve"):
+        LearningCurve.from_csv(path)
 
 
 def test_a_learning_curve_that_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"no learning curve at {re.escape(str(tmp_path))}.*: a run writes curve.csv"): LearningCurve.from_csv(tmp_path / "curve.csv")
+    path = tmp_path / "curve.csv"
+    said = f"no learning curve at {re.escape(str(path))}: a run writes curve.csv"
+    with pytest.raises(FileNotFoundError, match=said): LearningCurve.from_csv(path)

@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, whol
 @DAMAGES
 def test_a_run_with_nothing_but_damaged_checkpoints_is_refused(tmp_path, damage):
     for path in stopped_at(10, tmp_path): damage(path)
-    said = f"every checkpoint in {re.escape(str(tmp_path))} is damaged: begin again in another run_dir"
+    said = f"every checkpoint in {re.escape(str(tmp_path))} is damaged: begin again in another run"
     with pytest.raises(ValueError, match=said): run(tmp_path, resume=True)
 
 
@@ -159,8 +159,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_and_no_rest(tmp_path, whole
     process = start(tmp_path, "fill_the_disk_at_step_5")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert re.search(r"OSError: .*the checkpoint of step 6 could not be written \(File too large\); "
-                     "the one before it is intact: .* resume=True", said)
+    assert re.search(r"OSError: .*the checkpoint of step 6 could not be written "
+                     r"\(File too large\); the one before it is intact: .* resume=True", said)
     kinds = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
     assert kinds == ["checkpoint", "curve.csv", "run.json"]
     assert load_checkpoint(tmp_path)["step"] == 3
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it_and_no_rest(tmp_path, whole
 def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path):
     stopped_at(5, tmp_path)
     def one_group(model, config): return torch.optim.AdamW(model.parameters())
-    with pytest.raises(ValueError, match="was trained with another optimizer: use the same as before"):
+    with pytest.raises(ValueError, match="was trained with another optimizer: use the same"):
         run(tmp_path, resume=True, optimizer=one_group)
 
 

@@ -1,23 +1,33 @@
 "The command `minigpt`: what it says, what it leaves, and how it ends."
-import importlib.metadata, os, re, signal, subprocess, sys, threading
+import importlib.metadata
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
 
-from conftest import small_corpus
+from conftest import assert_same_end, small_corpus
 from minigpt_course import cli
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPTConfig, parameter_ledger
-from minigpt_course.share import load
 from minigpt_course.runs import LearningCurve, load_checkpoint
+from minigpt_course.share import load
 
 
 def start(*line, code=("-m", "minigpt_course"), **options) -> subprocess.Popen:
     "The command in a process of its own."
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-    return subprocess.Popen([sys.executable, *code, *map(str, line)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=environment, **options)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+                                "PYTHONIOENCODING": "utf-8"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    command = [sys.executable, *code, *map(str, line)]
+    return subprocess.Popen(command, env=environment, **pipes, **options)
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str, str]:
@@ -28,7 +38,8 @@ def ended(process: subprocess.Popen) -> tuple[int, str, str]:
 
 @pytest.fixture
 def called(monkeypatch, capsys):
-    "Calls the command without a process of its own, which takes seconds to start; an error that it does not catch fails the test."
+    """Calls the command without a process of its own, which takes seconds to start; an error that
+    it does not catch fails the test."""
     def call(*line) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["minigpt", *map(str, line)])
         with pytest.raises(SystemExit) as end: cli.main()
@@ -39,7 +50,8 @@ def called(monkeypatch, capsys):
 def training(folder) -> list:
     "The line that trains on a text next to the run's folder."
     (folder.parent / "hamlet.txt").write_text(small_corpus().text)
-    return ["train", "--corpus", folder.parent / "hamlet.txt", "--run-dir", folder, "--device", "cpu", "--steps", 30, "--batch-size", 2, "--eval-every", 15]
+    where = ["--corpus", folder.parent / "hamlet.txt", "--run-dir", folder, "--device", "cpu"]
+    return ["train", *where, "--steps", 30, "--batch-size", 2, "--eval-every", 15]
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +70,32 @@ def assert_refused(answer, complaint):
     assert re.fullmatch(f"minigpt: .*{complaint}.*\n", complained), complained
 
 
+def assert_same_weights(model, other) -> None:
+    ours, theirs = model.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(weights.equal(theirs[name]) for name, weights in ours.items())
+
+
 # train
 
 
 def test_a_run_leaves_its_curve_its_samples_and_its_model(trained):
-    assert {path.name for path in trained.iterdir()} > {"run.json", "curve.csv", "samples.txt", "model"} and (trained / "model" / "minigpt.json").is_file()
-    curve, samples = LearningCurve.from_csv(trained / "curve.csv"), (trained / "samples.txt").read_text(encoding="utf-8")
-    assert [step for step, _ in curve.validation()] == [int(step) for step in re.findall("^--- step (\\d+),", samples, re.MULTILINE)] == [0, 15, 30]
-    (model, tokenizer), (best, others) = load(trained / "model"), load_any(trained)
+    names = {path.name for path in trained.iterdir()}
+    assert names > {"run.json", "curve.csv", "samples.txt", "model"}
+    assert (trained / "model" / "minigpt.json").is_file()
+    curve = LearningCurve.from_csv(trained / "curve.csv")
+    samples = (trained / "samples.txt").read_text(encoding="utf-8")
+    sampled = [int(step) for step in re.findall("^--- step (\\d+),", samples, re.MULTILINE)]
+    assert [step for step, _ in curve.validation()] == sampled == [0, 15, 30]
+    (model, tokenizer), (best, others) = load(trained / "model"), load(trained)
     assert tokenizer.chars == others.chars and model.config == best.config == GPTConfig.laptop()
-    assert all(weights.equal(best.state_dict()[name]) for name, weights in model.state_dict().items())
+    assert_same_weights(model, best)
 
 
 def test_a_run_is_not_overwritten_and_the_way_out_is_named(trained, called):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
-    assert_refused(called(*training(trained)), f"{re.escape(str(trained))} holds a run already: go on with --resume, or choose another --run-dir")
+    said = "holds a run already: go on with --resume, or choose another --run-dir"
+    assert_refused(called(*training(trained)), f"{re.escape(str(trained))} {said}")
     assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
 
 
@@ -85,93 +108,133 @@ def test_a_run_that_is_asked_to_stop_goes_on_as_if_nothing_had_happened(trained,
     assert 0 < load_checkpoint(tmp_path / "run")["step"] < 30 and load(tmp_path / "run" / "model")
     code, _, complained = ended(start(*training(tmp_path / "run"), "--resume"))
     assert code == 0 and "Traceback" not in complained
-    assert LearningCurve.from_csv(tmp_path / "run" / "curve.csv").same_as(LearningCurve.from_csv(trained / "curve.csv"))
-    for name in "samples.txt", "model/minigpt.json": assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
+    assert_same_end(tmp_path / "run", trained, 30)
+    for name in "samples.txt", "model/minigpt.json":
+        assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
     assert "the same line with --resume" in said
 
 
 def test_a_missing_corpus(tmp_path, called):
-    assert_refused(called("train", "--corpus", tmp_path / "missing.txt", "--run-dir", tmp_path / "run"), f"no text file at {re.escape(str(tmp_path / 'missing.txt'))}")
-    assert not (tmp_path / "run").exists()
+    missing, folder = tmp_path / "missing.txt", tmp_path / "run"
+    answer = called("train", "--corpus", missing, "--run-dir", folder)
+    assert_refused(answer, f"no text file at {re.escape(str(missing))}")
+    assert not folder.exists()
+
+
+def test_the_optimizer_is_chosen_by_name_and_kept_with_the_run(tmp_path, called):
+    line = [*training(tmp_path / "run"), "--steps", 4]
+    code, _, _ = called(*line, "--optimizer", "muon")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert code == 0 and about["training"]["optimizer"] == "muon"
+    code, _, complained = called(*line, "--resume")
+    assert code == 1 and "there optimizer='muon', here optimizer='adamw'" in complained
 
 
 def test_a_line_that_is_refused_leaves_no_run(tmp_path, called):
     code, _, complained = called(*training(tmp_path / "run"), "--prompt", "")
-    assert code == 1 and "the prompt is empty" in complained and not (tmp_path / "run" / "run.json").exists()
+    assert code == 1 and "the prompt is empty" in complained
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 # generate, info, export
 
 
 def test_the_text_is_reproducible_and_the_librarys(trained, called):
-    line, text = ["--length", 80, "--prompt", "To be", "--seed", 5], generate(*load_any(trained), "To be", 80, temperature=0.8, seed=5)
-    for folder in trained, trained, trained / "model": assert called("generate", folder, *line) == (0, text + "\n", "")
+    line = ["--length", 80, "--prompt", "To be", "--seed", 5]
+    text = generate(*load(trained), "To be", 80, temperature=0.8, seed=5)
+    for folder in trained, trained, trained / "model":
+        assert called("generate", folder, *line) == (0, text + "\n", "")
 
 
 def test_the_characters_come_as_they_are_drawn(trained):
     process = start("generate", trained, "--length", 1_000_000, "--prompt", "To be", "--seed", 5)
-    watch = threading.Timer(30, process.kill)  # else a command that keeps its text back would run for long
+    # a command that keeps its text back would run for long
+    watch = threading.Timer(30, process.kill)
     watch.start()
     text = "".join(process.stdout.read(1) for _ in range(85))
     watch.cancel()
     process.kill()
     process.communicate()
-    assert process.returncode == -signal.SIGKILL and text == generate(*load_any(trained), "To be", 80, temperature=0.8, seed=5)
+    assert process.returncode == -signal.SIGKILL
+    assert text == generate(*load(trained), "To be", 80, temperature=0.8, seed=5)
 
 
 def test_info_counts_every_parameter_and_shows_the_curve(trained, called):
-    (code, said, complained), (model, tokenizer) = called("info", trained), load_any(trained)
-    counts = {name: int(count.replace(",", "")) for count, name in re.findall(r"^ +([\d,]+)  (\D+)$", said, re.MULTILINE)}
+    (code, said, complained), (model, tokenizer) = called("info", trained), load(trained)
+    counted = re.findall(r"^ +([\d,]+)  (\D+)$", said, re.MULTILINE)
+    counts = {name: int(count.replace(",", "")) for count, name in counted}
     total = counts.pop("parameters")
     assert (code, complained) == (0, "") and counts == parameter_ledger(model.config)
     assert total == sum(counts.values()) == sum(weights.numel() for weights in model.parameters())
     curve = LearningCurve.from_csv(trained / "curve.csv")
-    assert re.findall(r"step (\d+)  validation loss (\S+)", said) == [(str(step), f"{loss:.4f}") for step, loss in curve.validation()]
-    assert repr(tokenizer.chars) in said and all(re.search(rf"^ *{name}  {value}$", said, re.MULTILINE) for name, value in vars(model.config).items())
+    shown = re.findall(r"step (\d+)  validation loss (\S+)", said)
+    assert shown == [(str(step), f"{loss:.4f}") for step, loss in curve.validation()]
+    assert repr(tokenizer.chars) in said
+    for name, value in vars(model.config).items():
+        assert re.search(rf"^ *{name}  {value}$", said, re.MULTILINE)
 
 
 @torch.no_grad()
 def test_what_is_exported_opens_in_transformers(trained, tmp_path, called):
     transformers = pytest.importorskip("transformers")
     code, said, _ = called("export", trained, tmp_path)
-    (model, _), twin, idx = load_any(trained), transformers.AutoModelForCausalLM.from_pretrained(tmp_path), torch.randint(77, (1, 64))
-    assert code == 0 and said == f"written: {', '.join(sorted(path.name for path in tmp_path.iterdir()))}\n"
+    (model, _), idx = load(trained), torch.randint(77, (1, 64))
+    twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert code == 0 and said == f"written: {', '.join(names)}\n"
     torch.testing.assert_close(model(idx), twin(idx).logits, rtol=0, atol=2e-5)
 
 
 def test_what_is_exported_plain_opens_with_load(trained, tmp_path, called):
     code, said, _ = called("export", trained, tmp_path, "--plain")
-    (model, tokenizer), (best, others) = load(tmp_path), load_any(trained)
+    (model, tokenizer), (best, others) = load(tmp_path), load(trained)
     assert code == 0 and said.startswith("written: minigpt.json, weights-")
-    assert tokenizer.chars == others.chars and all(weights.equal(best.state_dict()[name]) for name, weights in model.state_dict().items())
+    assert tokenizer.chars == others.chars
+    assert_same_weights(model, best)
 
 
 def test_without_transformers_the_extra_is_named(trained, tmp_path, called, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert_refused(called("export", trained, tmp_path), r"(transformers|tokenizers).*: pip install 'minigpt_course\[share\]'")
+    said = r"(transformers|tokenizers).*: pip install '\.\[share\]' in the course's folder"
+    assert_refused(called("export", trained, tmp_path), said)
 
 
 # what it says, and what it refuses
 
 
 def test_the_entry_point_is_there():
-    assert [entry.value for entry in importlib.metadata.entry_points(group="console_scripts", name="minigpt")] == ["minigpt_course.cli:main"]
+    entries = importlib.metadata.entry_points(group="console_scripts", name="minigpt")
+    assert [entry.value for entry in entries] == ["minigpt_course.cli:main"]
 
 
 def test_help_lists_the_commands_and_the_way_to_go_on(called):
     code, said, complained = called("--help")
-    assert (code, complained) == (0, "") and re.findall(r"^  (\w+)  +[A-Z]", said, re.MULTILINE) == ["train", "generate", "info", "export"]
+    assert (code, complained) == (0, "")
+    commands = re.findall(r"^  (\w+)  +[A-Z]", said, re.MULTILINE)
+    assert commands == ["train", "generate", "info", "export"]
     code, said, _ = called("train", "--help")
     assert code == 0 and "--resume" in said
 
 
-@pytest.mark.parametrize("line", [["train", "--stpes", 3], ["train", "--steps", "three"], ["train", "--preset", "phone"], ["generate"], ["fly"]], ids=str)
+NOT_UNDERSTOOD = [
+    ["train", "--stpes", 3], ["train", "--steps", "three"], ["train", "--preset", "phone"],
+    ["train", "--optimizer", "lion"], ["train", "--precision", "float8"], ["generate"], ["fly"],
+]
+
+
+@pytest.mark.parametrize("line", NOT_UNDERSTOOD, ids=str)
 def test_a_line_that_cannot_be_understood(called, line):
     code, said, complained = called(*line)
     assert (code, said) == (2, "") and "Traceback" not in complained and "Error: " in complained
 
 
-@pytest.mark.parametrize("line", [["generate", "missing"], ["info", "missing"], ["export", "missing", "new"], ["export", "missing", "new", "--plain"]], ids=str)
+MISSING = [
+    ["generate", "missing"], ["info", "missing"], ["export", "missing", "new"],
+    ["export", "missing", "new", "--plain"],
+]
+
+
+@pytest.mark.parametrize("line", MISSING, ids=str)
 def test_a_model_that_is_missing(monkeypatch, tmp_path, called, line):
     monkeypatch.chdir(tmp_path)
     assert_refused(called(*line), "no saved model in missing: there is no minigpt.json")
@@ -183,14 +246,20 @@ def test_an_error_is_one_line_in_a_process_too(tmp_path):
 
 
 @pytest.mark.parametrize("option, value, complaint", [
-    ("--temperature", -1, "temperature=-1.0 must be a number of at least 0"), ("--top-k", 78, "top_k=78 must be from 1 to the 77 characters"),
-    ("--top-p", 2, "top_p=2.0 must be above 0"), ("--length", -1, "num_chars=-1 must not be negative"), ("--prompt", "", "the prompt is empty"),
+    ("--temperature", -1, "temperature=-1.0 must be a number of at least 0"),
+    ("--top-k", 78, "top_k=78 must be from 1 to the 77 characters"),
+    ("--top-p", 2, "top_p=2.0 must be above 0"),
+    ("--length", -1, "num_chars=-1 must not be negative"),
+    ("--prompt", "", "the prompt is empty"),
 ])
 def test_sampling_that_makes_no_sense(trained, called, option, value, complaint):
     assert_refused(called("generate", trained, option, value), complaint)
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"model": {"size": 1}, "chars": "ab"}'])
+DAMAGED = ["", "{", "{}", "[]", '{"model": {"size": 1}, "chars": "ab"}']
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_run_whose_identity_is_damaged(tmp_path, called, content):
     (tmp_path / "run.json").write_text(content)
     assert_refused(called("info", tmp_path), re.escape(str(tmp_path)))

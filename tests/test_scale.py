@@ -1,5 +1,15 @@
-"Two processes train like one and survive being killed; ids in a file train like a text in memory. Run as a script under torchrun, this file is one of the processes."
-import json, math, os, random, re, signal, subprocess, sys, time
+"""Two processes train like one and survive being killed; ids in a file train like a text in memory.
+Run as a script under torchrun, this file is one of the processes."""
+import json
+import math
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -7,22 +17,24 @@ import numpy as np
 import psutil
 import pytest
 import torch
-import torch.distributed as dist
+from torch import nn
 
 from conftest import assert_same_end, small_corpus, small_gpt
-from minigpt_course import scale, text
+from minigpt_course import bigram, core, runs
+from minigpt_course import corpus as corpora
+from minigpt_course.corpus import IdFile, load_corpus, open_corpus, write_ids
+from minigpt_course.devices import (
+    Compute, anyone, choose_device, from_first, native_precision, num_processes, process_group,
+    rank, total,
+)
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.corpus import IdFile, open_corpus, write_ids
-from minigpt_course.devices import choose_device, native_precision, process_group
 from minigpt_course.reference import judge, reference_band
-from minigpt_course.scale import assemble
-from minigpt_course.corpus import load_corpus
-from minigpt_course.text import CharTokenizer
-from minigpt_course.train import train
 from minigpt_course.runs import LearningCurve, load_checkpoint
-from minigpt_course.train import TrainConfig
+from minigpt_course.text import CharTokenizer
+from minigpt_course.train import TrainConfig, train
 
 CPU = torch.device("cpu")
+TOOLS = Path(__file__).parents[1] / "tools"
 CONFIG = TrainConfig(steps=200, batch_size=4, warmup_steps=5, eval_every=50, checkpoint_every=5)
 BRIEF = TrainConfig(steps=50, batch_size=4, learning_rate=1e-3, warmup_steps=5, eval_every=10)
 MEASURES = pytest.mark.parametrize("column", ["train_loss", "validation_loss", "gradient_norm"])
@@ -31,47 +43,63 @@ MEASURES = pytest.mark.parametrize("column", ["train_loss", "validation_loss", "
 # what one of the processes does
 
 
-class Unaveraged(DeviceEngine):
-    "Each process goes its own way."
-    def prepare(self, model, config): return model
-
-
 def go_on(folder: Path) -> None:
     "The run that is killed and stopped, begun or gone on with."
-    say(f"process {os.getpid()} is rank {dist.get_rank()}")
-    say_each_step = (lambda model, curve: say(f"step {len(curve.rows)}")) if dist.get_rank() == 0 else None
-    curve = train(small_gpt(dropout=0.3), small_corpus(), CONFIG, folder, resume=True, on_step=say_each_step, engine=DeviceEngine(CPU))
+    say(f"process {os.getpid()} is rank {rank()}")
+    def say_each_step(model, curve): say(f"step {len(curve.rows)}")
+    on_step = say_each_step if rank() == 0 else None
+    model = small_gpt(dropout=0.3)
+    curve = train(model, small_corpus(), CONFIG, folder, resume=True, on_step=on_step)
     say(f"ended after {len(curve.rows)}")
 
 
-def say(line: str) -> None: print(line + "\n", end="")  # in one piece: others write to the same pipe, and torchrun leaves it unbuffered
+def say(line: str) -> None:
+    "In one piece: others write to the same pipe, and torchrun leaves it unbuffered."
+    print(line + "\n", end="")
 
 
-def be_examined(folder: Path) -> None:
+def be_inspected(folder: Path) -> None:
     "Everything that is asked of two processes that are left alone, in one start."
     written, run_dir = [], folder / "run"
-    sys.addaudithook(lambda event, seen: written.append(str(seen[0])) if event in ("open", "os.rename") and str(seen[0]).startswith(str(run_dir)) else None)
-    curves = {engine.__name__: train(small_gpt(), small_corpus(), BRIEF, run_dir if engine is DeviceEngine else None, engine=engine(CPU)).rows for engine in (DeviceEngine, Unaveraged)}
-    answers = {"curves": curves, "written": written, "logits": {str(dropout): logits_on_the_same_window(dropout) for dropout in (0.0, 0.5)}}
-    (folder / f"{dist.get_rank()}.json").write_text(json.dumps(answers))
+    def note(event, seen):
+        if event not in ("open", "os.rename") or not str(seen[0]).startswith(str(run_dir)): return
+        written.append(str(seen[0]))
+    sys.addaudithook(note)
+    answers = {"said": what_processes_say_to_each_other()}
+    answers["averaged"] = train(small_gpt(), small_corpus(), BRIEF, run_dir).rows
+    with pytest.MonkeyPatch.context() as each_goes_its_own_way:
+        each_goes_its_own_way.setattr(nn.parallel, "DistributedDataParallel", lambda model: model)
+        answers["unaveraged"] = train(small_gpt(), small_corpus(), BRIEF).rows
+    answers["logits"] = {dropout: logits_on_the_same_window(dropout) for dropout in (0.0, 0.5)}
+    answers["written"] = written
+    (folder / f"{rank()}.json").write_text(json.dumps(answers))
     go_on(folder / "whole")
+
+
+def what_processes_say_to_each_other() -> list:
+    asked = total(torch.tensor(rank() + 1.0)), anyone(False), anyone(rank() == 1)
+    contents = b"a", b"b" * 1000, None
+    given = [from_first(content if rank() == 0 else b"mine") for content in contents]
+    return [num_processes(), *asked, *(content and content.decode() for content in given)]
 
 
 def logits_on_the_same_window(dropout: float) -> list[float]:
     "What this process's model says in a step in which all processes have the same window."
     model, seen = small_gpt(dropout=dropout), []
-    model.register_forward_hook(lambda module, given, logits: seen.extend(logits.flatten().tolist()))
-    torch.manual_seed(0)
-    DeviceEngine(CPU).step(model, torch.optim.SGD(model.parameters()), torch.zeros(2, 16, dtype=torch.long), torch.zeros(2, 16, dtype=torch.long), 1.0)
+    model.register_forward_hook(lambda part, given, logits: seen.extend(logits.flatten().tolist()))
+    stepper, ids = Compute().prepare(model, CONFIG), torch.zeros(2, 16, dtype=torch.long)
+    generator = torch.Generator().manual_seed(0)
+    stepper.step(torch.optim.SGD(model.parameters()), ids, ids, 1.0, generator)
     return seen
 
 
 def learn_from_a_billion(folder: Path) -> None:
     "Training on a large file, and the most memory in KiB that this process ever had."
-    import resource
-    from minigpt_course import bigram, train as training
-    training.evaluate = lambda model, ids, context_length: bigram.evaluate(model, ids[:50_000], context_length)  # less time, as much memory
-    curve = train(GPT(GPTConfig.laptop()), IdFile(folder), TrainConfig.laptop(), on_step=lambda model, curve: len(curve.rows) == 20)
+    def evaluate(model, ids, context_length):  # less time, as much memory
+        return bigram.evaluate(model, ids[:50_000], context_length)
+    runs.evaluate = evaluate
+    curve = train(GPT(GPTConfig.laptop()), IdFile(folder), TrainConfig.laptop(),
+                  on_step=lambda model, curve: len(curve.rows) == 20)
     print(len(curve.rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
@@ -80,9 +108,13 @@ def learn_from_a_billion(folder: Path) -> None:
 
 def start(folder: Path, job: str = "go_on") -> subprocess.Popen:
     "A job, done by two processes that torchrun starts."
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__, str(folder), job]
-    alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=alone | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--local-addr=127.0.0.1", "--nproc_per_node=2", __file__, str(folder), job]
+    names = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+    alone = {name: value for name, value in os.environ.items() if name not in names}
+    environment = alone | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=environment, **pipes)
 
 
 def end(process: subprocess.Popen) -> tuple[str, str]:
@@ -93,20 +125,22 @@ def end(process: subprocess.Popen) -> tuple[str, str]:
         raise
 
 
-def read_until_step(step: int, process: subprocess.Popen) -> dict[str, int]:
+def read_until_step(step: int, process: subprocess.Popen) -> dict[int, int]:
     "Wait until that many steps are said since the start; which rank is which process."
     ranks, seen = {}, 0
     while seen < step:
         line = process.stdout.readline()
         assert line, process.stderr.read()
         seen += line.startswith("step")
-        if named := re.match(r"process (\d+) is rank (\d)", line): ranks[int(named[2])] = int(named[1])
+        named = re.match(r"process (\d+) is rank (\d)", line)
+        if named: ranks[int(named[2])] = int(named[1])
     return ranks
 
 
 def family(process: subprocess.Popen) -> list[int]:
-    "The living processes of a run: torchrun and its workers have the same folder in their command lines."
-    return [one.pid for one in psutil.process_iter(["cmdline"]) if process.args[-2] in (one.info["cmdline"] or [])]
+    "The living processes of a run: all have the same folder in their command lines."
+    living = psutil.process_iter(["cmdline"])
+    return [one.pid for one in living if process.args[-2] in (one.info["cmdline"] or [])]
 
 
 def kill_all(process: subprocess.Popen) -> None:
@@ -129,7 +163,7 @@ def kill(pid: int) -> None:
 def inspected(tmp_path_factory) -> Path:
     "What two processes left behind that nothing happened to."
     folder = tmp_path_factory.mktemp("inspected")
-    process = start(folder, "be_examined")
+    process = start(folder, "be_inspected")
     _, complaint = end(process)
     assert process.returncode == 0, complaint
     return folder
@@ -138,7 +172,7 @@ def inspected(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def answers(inspected) -> list[dict]:
     "What each of the two processes found."
-    return [json.loads((inspected / f"{rank}.json").read_text()) for rank in range(2)]
+    return [json.loads((inspected / f"{number}.json").read_text()) for number in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +183,17 @@ def whole(inspected) -> Path:
 
 @MEASURES
 def test_two_processes_learn_what_one_learns(answers, column):
-    alone = train(small_gpt(), small_corpus(), BRIEF, engine=DeviceEngine(CPU)).column(column)
-    for rank in range(2 if column != "validation_loss" else 1):
-        assert LearningCurve(answers[rank]["curves"]["DeviceEngine"]).column(column) == pytest.approx(alone, rel=1e-5, abs=0, nan_ok=True)
-    assert LearningCurve(answers[0]["curves"]["Unaveraged"]).column(column) != pytest.approx(alone, rel=1e-4, abs=0, nan_ok=True)
+    alone = train(small_gpt(), small_corpus(), BRIEF).column(column)
+    for answer in answers:
+        averaged = LearningCurve(answer["averaged"]).column(column)
+        assert averaged == pytest.approx(alone, rel=1e-5, abs=0, nan_ok=True)
+    unaveraged = LearningCurve(answers[0]["unaveraged"]).column(column)
+    assert unaveraged != pytest.approx(alone, rel=1e-4, abs=0, nan_ok=True)
+
+
+def test_what_processes_say_to_each_other(answers):
+    said = [2, 3.0, False, True, "a", "b" * 1000, None]
+    assert [answer["said"] for answer in answers] == [said, said]
 
 
 def test_two_processes_forget_different_things(answers):
@@ -162,14 +203,10 @@ def test_two_processes_forget_different_things(answers):
 
 
 def test_only_the_first_process_touches_the_files(answers):
-    assert {re.sub(r"\W\d.*", "", Path(path).name.lstrip(".")) for path in answers[0]["written"]} >= {"run.json", "checkpoint", "curve.csv"}
+    names = [Path(path).name.lstrip(".") for path in answers[0]["written"]]
+    kinds = {re.sub(r"\W\d.*", "", name) for name in names}
+    assert kinds >= {"run.json", "checkpoint", "curve.csv"}
     assert not answers[1]["written"]
-
-
-def test_a_batch_that_the_processes_cannot_share_equally():
-    engine = DeviceEngine(CPU)
-    engine.num_processes = 3
-    with pytest.raises(ValueError, match="batch_size=4 cannot be shared equally by 3 processes: make it a multiple of 3"): engine.prepare(small_gpt(), CONFIG)
 
 
 def test_two_processes_that_are_killed_ten_times_end_with_the_same_bits(tmp_path, whole):
@@ -198,7 +235,8 @@ def test_when_a_process_dies_the_others_end_as_well(tmp_path):
     kill(ranks[1])
     end(process)
     assert process.returncode > 0 and not family(process)
-    assert load_checkpoint(tmp_path)["step"] >= 10 and load_checkpoint(tmp_path)["step"] % CONFIG.checkpoint_every == 0
+    step = load_checkpoint(tmp_path)["step"]
+    assert step >= 10 and step % CONFIG.checkpoint_every == 0
 
 
 def test_a_request_to_stop_reaches_all_processes_wherever_it_arrives(tmp_path, whole):
@@ -222,62 +260,72 @@ def test_a_request_to_stop_reaches_all_processes_wherever_it_arrives(tmp_path, w
 # precision
 
 
-@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_half_precision_learns_nearly_what_float32_learns(precision):
-    exact, rough = (train(small_gpt(), small_corpus(), BRIEF, engine=DeviceEngine(CPU, kind)) for kind in (torch.float32, precision))
-    losses = rough.column("train_loss")[:-1]
-    assert losses == pytest.approx(exact.column("train_loss")[:-1], rel=0.03) and losses != exact.column("train_loss")[:-1]
-    assert losses[-1] < losses[0]
+    exact, rough = (
+        train(small_gpt(), small_corpus(), BRIEF, compute=Compute(precision=name))
+        .column("train_loss")[:-1] for name in ("float32", precision)
+    )
+    assert rough == pytest.approx(exact, rel=0.03) and rough != exact
+    assert rough[-1] < rough[0]
 
 
-class Overflowing(DeviceEngine):
-    "In float16 with a scale that is too large at first and again every few steps, so that some updates are left out."
-    def __init__(self):
-        super().__init__(CPU, torch.float16)
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=3)
+SCALER = torch.amp.GradScaler
+
+
+class Overflowing(SCALER):
+    "Its scale is too large at first and again every few steps: some updates are left out."
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options, init_scale=2.0**24, growth_interval=3)
 
 
 class Forgetful(Overflowing):
     def load_state_dict(self, state): pass
 
 
-def half_run(run_dir: Path, engine: DeviceEngine, **options) -> LearningCurve:
-    return train(small_gpt(dropout=0.3), small_corpus(), BRIEF, run_dir, engine=engine, **options)
+def half_run(run_dir: Path, precision: str = "float16", **options) -> LearningCurve:
+    compute = Compute(precision=precision)
+    return train(small_gpt(dropout=0.3), small_corpus(), BRIEF, run_dir, compute=compute, **options)
 
 
-def stopped_and_gone_on_with(run_dir: Path, kind: type) -> LearningCurve:
-    half_run(run_dir, kind(), on_step=lambda model, curve: len(curve.rows) == 25)
-    return half_run(run_dir, kind(), resume=True)
+def stopped_and_gone_on_with(run_dir: Path) -> LearningCurve:
+    half_run(run_dir, on_step=lambda model, curve: len(curve.rows) == 25)
+    return half_run(run_dir, resume=True)
 
 
-def test_a_run_in_float16_goes_on_with_the_same_bits(tmp_path):
-    once = half_run(tmp_path / "once", Overflowing())
+def test_a_run_in_float16_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.amp, "GradScaler", Overflowing)
+    once = half_run(tmp_path / "once")
     left_out = [not math.isfinite(norm) for norm in once.column("gradient_norm")[:-1]]
     assert any(left_out[25:]) and not all(left_out[25:])
-    assert stopped_and_gone_on_with(tmp_path / "twice", Overflowing).same_as(once)
+    stopped_and_gone_on_with(tmp_path / "twice")
+    assert_same_end(tmp_path / "twice", tmp_path / "once", BRIEF.steps)
     ours, theirs = load_checkpoint(tmp_path / "twice"), load_checkpoint(tmp_path / "once")
-    assert ours["engine"] == theirs["engine"] and ours["engine"]["scale"] != 2.0**24
-    assert all(torch.equal(ours["model"][name], theirs["model"][name]) for name in theirs["model"])
-    assert not stopped_and_gone_on_with(tmp_path / "forgetful", Forgetful).same_as(once)
+    assert ours["scaler"] == theirs["scaler"] and ours["scaler"]["scale"] != 2.0**24
+    monkeypatch.setattr(torch.amp, "GradScaler", Forgetful)
+    assert not stopped_and_gone_on_with(tmp_path / "forgetful").same_as(once)
 
 
-@pytest.mark.parametrize("before, after", [(torch.float16, torch.float32), (torch.float32, torch.float16)])
+@pytest.mark.parametrize("before, after", [("float16", "float32"), ("float32", "float16")])
 def test_a_run_goes_on_in_another_precision(tmp_path, before, after):
-    half_run(tmp_path, DeviceEngine(CPU, before), on_step=lambda model, curve: len(curve.rows) == 5)
-    assert len(half_run(tmp_path, DeviceEngine(CPU, after), resume=True).rows) == BRIEF.steps + 1
+    half_run(tmp_path, before, on_step=lambda model, curve: len(curve.rows) == 5)
+    assert len(half_run(tmp_path, after, resume=True).rows) == BRIEF.steps + 1
 
 
 # devices
 
 
 def test_a_device_that_is_not_there():
-    with pytest.raises(RuntimeError, match=r"^cuda:0 cannot compute with PyTorch .* on Kaggle choose the accelerator GPU T4 x2; .* for example cpu$"): choose_device("cuda")
+    said = (r"^cuda:0 cannot compute with PyTorch .* on Kaggle choose the accelerator GPU T4 x2; "
+            ".* for example cpu$")
+    with pytest.raises(RuntimeError, match=said): choose_device("cuda")
 
 
 def test_a_gpu_that_this_pytorch_does_not_serve(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *device: "Tesla P100-PCIE-16GB")
-    with pytest.raises(RuntimeError, match=r"^Tesla P100-PCIE-16GB cannot compute .* GPU T4 x2"): choose_device()
+    said = "^Tesla P100-PCIE-16GB cannot compute .* GPU T4 x2"
+    with pytest.raises(RuntimeError, match=said): choose_device()
 
 
 def test_a_gpu_that_does_not_even_say_its_name(monkeypatch):
@@ -286,12 +334,21 @@ def test_a_gpu_that_does_not_even_say_its_name(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here auto is a GPU")
-def test_without_a_gpu_the_processor_is_chosen_and_float32(): assert choose_device() == choose_device("cpu") == CPU and native_precision(CPU) == torch.float32
+def test_without_a_gpu_the_cpu_is_chosen_and_float32():
+    assert choose_device() == choose_device("cpu") == CPU
+    assert native_precision(CPU) == torch.float32
+    model = small_gpt()
+    made = Compute("auto").prepare(model, CONFIG), Compute().prepare(model, CONFIG)
+    assert [(one.device, one.precision) for one in made] == [(CPU, torch.float32)] * 2
 
 
-@pytest.mark.parametrize("native, precision", [(False, torch.float16), (True, torch.bfloat16)], ids=["T4", "L4"])
+GPUS = {"T4": (False, torch.float16), "L4": (True, torch.bfloat16)}
+
+
+@pytest.mark.parametrize("native, precision", GPUS.values(), ids=GPUS)
 def test_the_precision_of_a_gpu_is_one_that_it_has_natively(monkeypatch, native, precision):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    def is_supported(including_emulation=True): return including_emulation or native
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     assert native_precision(torch.device("cuda")) == precision
 
 
@@ -311,10 +368,19 @@ def encoded(folder: Path, content: str | bytes, **options) -> tuple[Path, IdFile
     return path, IdFile(folder / "ids")
 
 
-def all_ids(file: IdFile) -> torch.Tensor: return torch.cat([file.train[torch.arange(len(file.train))], file.validation])
+def parts_of(file: IdFile) -> list[torch.Tensor]:
+    "Training, validation and test set, as ids."
+    train_ids, test_ids = (ids[torch.arange(len(ids))] for ids in (file.train, file.test))
+    return [train_ids, file.validation, test_ids]
 
 
-@pytest.mark.parametrize("content", [PLAY, PLAY + "End", ("\ufeff" + PLAY)], ids=["1720", "1723", "with a mark in front"])
+def all_ids(file: IdFile) -> torch.Tensor: return torch.cat(parts_of(file))
+
+
+LENGTHS = {"1720": PLAY, "1723": PLAY + "End", "with a mark in front": "\ufeff" + PLAY}
+
+
+@pytest.mark.parametrize("content", LENGTHS.values(), ids=LENGTHS)
 def test_ids_in_a_file_are_learnt_like_a_text_in_memory(tmp_path, content):
     path, file = encoded(tmp_path, content, vocab_size=24)
     corpus = load_corpus(path)
@@ -322,12 +388,30 @@ def test_ids_in_a_file_are_learnt_like_a_text_in_memory(tmp_path, content):
     assert train(small_gpt(), file, BRIEF).same_as(train(small_gpt(), corpus, BRIEF))
 
 
+@pytest.mark.parametrize("content", [*LENGTHS.values(), *(PLAY[:n] for n in range(20, 40))])
+def test_ids_in_a_file_have_the_parts_that_a_text_in_memory_has(tmp_path, content):
+    path, file = encoded(tmp_path, content, vocab_size=24)
+    corpus = load_corpus(path)
+    texts = corpus.train, corpus.validation, corpus.test
+    for ids, text in zip(parts_of(file), texts, strict=True):
+        assert torch.equal(ids, file.tokenizer.encode(text))
+
+
+def test_the_test_set_of_ids_in_a_file_is_that_of_a_text_in_memory(tmp_path, capsys):
+    path, file = encoded(tmp_path, PLAY, vocab_size=24)
+    corpus, model, losses = load_corpus(path), small_gpt().eval(), []
+    for one in file, corpus: losses.append(runs.evaluate_test(model, one, file.tokenizer))
+    assert losses[0] == losses[1] > 0
+    said = capsys.readouterr().out
+    assert said.count("The test set of play.txt was opened (172 characters)") == 2
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 8192, 4_000_000])
 def test_no_character_is_lost_between_two_chunks(tmp_path, chunk):
     content = MIXED * 40  # more bytes than are read at once
     _, file = encoded(tmp_path, content, chunk=chunk)
     assert torch.equal(all_ids(file), CharTokenizer.fit(content).encode(content))
-    assert file.sha256 == text.sha256(content)
+    assert file.sha256 == core.sha256(content)
 
 
 @pytest.mark.parametrize("vocab_size, width", [(256, 1), (257, 2), (400, 2)])
@@ -335,16 +419,27 @@ def test_a_vocabulary_of_more_than_256_characters_takes_two_bytes_each(tmp_path,
     content = "".join(map(chr, range(0x4E00, 0x4E00 + 500))) * 3
     _, file = encoded(tmp_path, content, vocab_size=vocab_size)
     assert (tmp_path / "ids" / "ids.bin").stat().st_size == width * len(content)
-    assert file.tokenizer.vocab_size == vocab_size and torch.equal(all_ids(file), CharTokenizer.fit(content, vocab_size).encode(content))
+    assert file.tokenizer.vocab_size == vocab_size
+    assert torch.equal(all_ids(file), CharTokenizer.fit(content, vocab_size).encode(content))
 
 
-@pytest.mark.parametrize("content", [b"caf\xe9 " * 100, b"a" * 10_100_000 + b"\xff"], ids=["at the beginning", "behind what the characters are chosen by"])
+NOT_UTF8 = {
+    "at the beginning": b"caf\xe9 " * 100,
+    "behind what the characters are chosen by": b"a" * 10_100_000 + b"\xff",
+}
+
+
+@pytest.mark.parametrize("content", NOT_UTF8.values(), ids=NOT_UTF8)
 def test_a_file_that_is_not_utf8_leaves_nothing_behind(tmp_path, content):
-    with pytest.raises(ValueError, match=r"play.txt is not UTF-8 text \(.*\): save it as UTF-8 first"): encoded(tmp_path, content)
+    said = r"play.txt is not UTF-8 text \(.*\): save it as UTF-8 first"
+    with pytest.raises(ValueError, match=said): encoded(tmp_path, content)
     assert not list((tmp_path / "ids").iterdir())
 
 
-@pytest.mark.parametrize("content, complaint", [(b"", "empty"), (b"PK\0\0" * 100, "NUL")], ids=["empty", "NUL"])
+NO_TEXT = {"empty": (b"", "empty"), "NUL": (b"PK\0\0" * 100, "NUL")}
+
+
+@pytest.mark.parametrize("content, complaint", NO_TEXT.values(), ids=NO_TEXT)
 def test_a_file_that_is_no_text_leaves_no_ids(tmp_path, content, complaint):
     with pytest.raises(ValueError, match=complaint): encoded(tmp_path, content)
     assert not (tmp_path / "ids" / "ids.json").exists()
@@ -353,7 +448,8 @@ def test_a_file_that_is_no_text_leaves_no_ids(tmp_path, content, complaint):
 def test_a_file_of_ids_that_was_cut(tmp_path):
     encoded(tmp_path, PLAY)
     os.truncate(tmp_path / "ids" / "ids.bin", 1000)
-    with pytest.raises(ValueError, match=r"ids.bin does not have the 1,720 ids that it should: delete .*ids and write it again"): IdFile(tmp_path / "ids")
+    said = "ids.bin does not have the 1,720 ids that it should: delete .*ids and write it again"
+    with pytest.raises(ValueError, match=said): IdFile(tmp_path / "ids")
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"name": "play.txt"}'])
@@ -365,45 +461,57 @@ def test_a_damaged_description_of_ids(tmp_path, content):
 
 def test_ids_of_other_characters(tmp_path):
     _, file = encoded(tmp_path, PLAY, vocab_size=24)
-    with pytest.raises(ValueError, match="play.txt was encoded with other characters: leave the tokenizer out, or write the ids again"):
+    said = "play.txt was encoded with other characters: leave the tokenizer out, or write the ids"
+    with pytest.raises(ValueError, match=said):
         train(small_gpt(), file, BRIEF, tokenizer=CharTokenizer.fit("abc", vocab_size=24))
 
 
 def test_ids_that_are_too_few(tmp_path):
     _, file = encoded(tmp_path, PLAY[:100], vocab_size=24)
-    with pytest.raises(ValueError, match="the validation set of play.txt has 10 characters, too few for a window of context_length=16 and its targets"): train(small_gpt(), file, BRIEF)
+    said = ("the validation set of play.txt has 10 characters, too few for a window of "
+            "context_length=16 and its targets")
+    with pytest.raises(ValueError, match=said): train(small_gpt(), file, BRIEF)
 
 
 def write_description(folder: Path, length: int) -> None:
-    (folder / "ids.json").write_text(json.dumps({"name": "large.txt", "sha256": "0" * 64, "length": length, "dtype": "uint8", "chars": CharTokenizer.fit("a").chars}))
+    about = {"name": "large.txt", "sha256": "0" * 64, "length": length, "dtype": "uint8",
+             "chars": CharTokenizer.fit("a").chars}
+    (folder / "ids.json").write_text(json.dumps(about))
 
 
 def test_at_most_a_million_characters_are_held_out_and_none_of_them_learnt(tmp_path):
-    np.repeat(np.array([0, 1], "uint8"), [11_000_000, 1_000_000]).tofile(tmp_path / "ids.bin")
-    write_description(tmp_path, 12_000_000)
+    lengths = [11_000_000, 1_000_000, 1_000_000]
+    np.repeat(np.array([0, 1, 2], "uint8"), lengths).tofile(tmp_path / "ids.bin")
+    write_description(tmp_path, sum(lengths))
     file = IdFile(tmp_path)
-    assert len(file.validation) == 1_000_000 and file.validation.min() == 1
-    assert len(file.train) == 11_000_000 and not file.train[torch.arange(len(file.train))].any()
+    for expected, ids, length in zip([0, 1, 2], parts_of(file), lengths, strict=True):
+        assert len(ids) == length and ids.min() == ids.max() == expected
     with pytest.raises(IndexError): file.train[torch.tensor([11_000_000])]
 
 
 def test_a_large_text_is_encoded_once_and_another_in_its_place_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(scale, "LARGE", 1000)
+    monkeypatch.setattr(corpora, "LARGE", 1000)
     path, other = tmp_path / "play.txt", tmp_path / "other.txt"
     path.write_text(PLAY)
     other.write_text(PLAY.upper())
     assert isinstance(open_corpus(str(path), tmp_path), IdFile)
     written = (tmp_path / "ids" / "ids.bin").stat().st_mtime_ns
-    assert open_corpus(str(path), tmp_path).sha256 == text.sha256(PLAY) and (tmp_path / "ids" / "ids.bin").stat().st_mtime_ns == written
-    train(small_gpt(vocab_size=77), open_corpus(str(path), tmp_path), BRIEF, tmp_path, on_step=lambda model, curve: len(curve.rows) == 5)
-    with pytest.raises(ValueError): train(small_gpt(vocab_size=77), open_corpus(str(other), tmp_path), BRIEF, tmp_path, resume=True)
+    again = open_corpus(str(path), tmp_path)
+    assert again.sha256 == core.sha256(PLAY)
+    assert (tmp_path / "ids" / "ids.bin").stat().st_mtime_ns == written
+    train(small_gpt(vocab_size=77), again, BRIEF, tmp_path,
+          on_step=lambda model, curve: len(curve.rows) == 5)
+    with pytest.raises(ValueError, match="holds the ids of another text than .*other.txt: choose"):
+        open_corpus(str(other), tmp_path)
 
 
 def test_a_billion_characters_are_learnt_in_less_than_a_gibibyte(tmp_path):
     with open(tmp_path / "ids.bin", "wb") as file: file.truncate(10**9)  # takes no disk
     write_description(tmp_path, 10**9)
-    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, __file__, str(tmp_path), "learn_from_a_billion"]  # sh: Linux counts the memory of the process that starts another
-    rows, kibibytes = map(int, subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, timeout=120).stdout.split()[-2:])
+    shell = ["sh", "-c", '"$@"; exit $?', "sh"]  # Linux counts the memory of the one that starts us
+    command = [*shell, sys.executable, __file__, str(tmp_path), "learn_from_a_billion"]
+    options = {"stdout": subprocess.PIPE, "check": True, "text": True, "timeout": 120}
+    rows, kibibytes = map(int, subprocess.run(command, **options).stdout.split()[-2:])
     assert rows == 20 and 100 * 2**10 < kibibytes < 2**20
 
 
@@ -428,26 +536,39 @@ second = 2
 ```
 
 The end."""
-FILES = {"pieces/strange.py": '"""Quotes, {braces}, $HOME and %time."""\n!ls\n\n\nx = "é😀\\n"\n', "settings.ini": "[DEFAULT]\nlist = a\n\tb\n"}
+STRANGE = '"""Quotes, {braces}, $HOME and %time."""\n!ls\n\n\nx = "é😀\\n"\n'
+FILES = {"pieces/strange.py": STRANGE, "settings.ini": "[DEFAULT]\nlist = a\n\tb\n"}
 
 
-def test_a_story_becomes_a_notebook_in_its_order():
+@pytest.fixture
+def assembled(monkeypatch) -> dict:
+    "The story and its files, as a notebook."
+    monkeypatch.syspath_prepend(TOOLS)
+    from kaggle_notebook import assemble
+    return assemble(STORY, FILES)
+
+
+def test_a_story_becomes_a_notebook_in_its_order(assembled):
     import nbformat  # takes as long as PyTorch, and the processes import this file
-    notebook = nbformat.reads(json.dumps(assemble(STORY, FILES)), as_version=4)
+    notebook = nbformat.reads(json.dumps(assembled), as_version=4)
     nbformat.validate(notebook)
     begins = [cell.source.splitlines()[0] for cell in notebook.cells]
-    assert begins == ["# A story", "first = 1", "In between.", "%%writefile pieces/strange.py", "%%writefile settings.ini", "second = 2", "The end."]
+    assert begins == [
+        "# A story", "first = 1", "In between.", "%%writefile pieces/strange.py",
+        "%%writefile settings.ini", "second = 2", "The end.",
+    ]
     assert notebook.cells[1].source == 'first = 1\nprint("```")'
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
-    assert [cell.cell_type for cell in notebook.cells] == ["markdown", "code", "markdown", "code", "code", "code", "markdown"]
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds == ["markdown", "code", "markdown", "code", "code", "code", "markdown"]
 
 
-def test_the_files_of_a_notebook_are_written_as_they_were(tmp_path, monkeypatch):
+def test_the_files_of_a_notebook_are_written_as_they_were(tmp_path, monkeypatch, assembled):
     from IPython.core.interactiveshell import InteractiveShell
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pieces").mkdir()
     shell = InteractiveShell()
-    for cell in assemble(STORY, FILES)["cells"]:
+    for cell in assembled["cells"]:
         if cell["cell_type"] == "code": shell.run_cell("".join(cell["source"])).raise_error()
     assert {path: (tmp_path / path).read_text(encoding="utf-8") for path in FILES} == FILES
 
@@ -461,25 +582,43 @@ REFERENCES = [[(0, 4.0), (100, 2.0), (150, 1.8)], [(0, 4.0), (100, 2.2), (200, 1
 def test_a_band_has_the_steps_that_all_references_have():
     band = reference_band(REFERENCES)
     assert list(band) == [0, 100]
-    assert band[0] == pytest.approx((3.99, 4.01)) and band[100] == pytest.approx((2.09 - 3 * 0.02**0.5, 2.11 + 3 * 0.02**0.5))  # 0.02 is the variance of 2.0 and 2.2
+    assert band[0] == pytest.approx((3.99, 4.01))
+    wide = 3 * 0.02**0.5  # 0.02 is the variance of 2.0 and 2.2
+    assert band[100] == pytest.approx((2.09 - wide, 2.11 + wide))
 
 
 @pytest.mark.parametrize("references", [[], REFERENCES[:1]])
 def test_a_band_needs_two_references(references):
-    with pytest.raises(ValueError, match="a band needs two reference runs at least"): reference_band(references)
+    with pytest.raises(ValueError, match="a band needs two reference runs at least"):
+        reference_band(references)
 
 
-@pytest.mark.parametrize("validation, verdict", [
-    ([(0, 4.0), (100, 2.1)], "inside the reference band at all 2 validations"),
-    ([(0, 4.0), (50, 9.0), (100, 2.1)], "inside the reference band at all 2 validations"),
-    ([(0, 4.4), (100, 2.0)], r"outside the reference band at 1 of 2 validations, first at step 0: 4.400, .*\(it does not begin like the reference: .*\)"),
-    ([(0, 4.0), (100, 3.0)], r"outside the reference band at 1 of 2 validations, first at step 100: 3.000, .*\(it learns more slowly: .*\)"),
-    ([(0, 3.5), (100, 1.0)], r"outside the reference band at 2 of 2 validations, first at step 0: 3.500, where the band is 3.990 to 4.010 \(it is better than it should be: .*\)"),
-    ([(100, math.nan)], "outside the reference band at 1 of 1 validations.*"),
-    ([(50, 2.0)], "no validation of this run is at a step of the reference: it cannot be judged"),
-    ([], "no validation of this run is at a step of the reference: it cannot be judged"),
-], ids=["inside", "a validation more", "begins too high", "above", "below", "not a number", "no common step", "no validation"])
-def test_a_run_is_judged_by_its_references(validation, verdict): assert re.fullmatch(verdict, judge(validation, reference_band(REFERENCES)))
+OUTSIDE = "outside the reference band at {} validations, first at step {}, .*\\({}: .*\\)"
+NOT_JUDGED = "no validation of this run is at a step of the reference: it cannot be judged"
+VERDICTS = {
+    "inside": (
+        [(0, 4.0), (100, 2.1)], "inside the reference band at all 2 validations"),
+    "a validation more": (
+        [(0, 4.0), (50, 9.0), (100, 2.1)], "inside the reference band at all 2 validations"),
+    "begins too high": (
+        [(0, 4.4), (100, 2.0)],
+        OUTSIDE.format("1 of 2", "0: 4.400", "it does not begin like the reference")),
+    "above": (
+        [(0, 4.0), (100, 3.0)], OUTSIDE.format("1 of 2", "100: 3.000", "it learns more slowly")),
+    "below": (
+        [(0, 3.5), (100, 1.0)],
+        OUTSIDE.format("2 of 2", "0: 3.500, where the band is 3.990 to 4.010",
+                       "it is better than it should be").replace(", .*", ".*")),
+    "not a number": (
+        [(100, math.nan)], "outside the reference band at 1 of 1 validations.*"),
+    "no common step": ([(50, 2.0)], NOT_JUDGED),
+    "no validation": ([], NOT_JUDGED),
+}
+
+
+@pytest.mark.parametrize("validation, verdict", VERDICTS.values(), ids=VERDICTS)
+def test_a_run_is_judged_by_its_references(validation, verdict):
+    assert re.fullmatch(verdict, judge(validation, reference_band(REFERENCES)))
 
 
 if __name__ == "__main__":
