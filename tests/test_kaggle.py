@@ -27,6 +27,7 @@ from minigpt_course.train import TrainConfig, learning_rate_at, train
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
+import derive
 from kaggle_notebook import assemble, imported, named, needed, roots_of
 
 LIBRARY = ROOT / "minigpt_course"
@@ -247,10 +248,8 @@ def test_the_notebook_is_valid_and_its_files_are_folded():
 def test_a_library_that_has_changed_makes_the_notebook_stale(tmp_path):
     for folder in "kaggle", "minigpt_course": shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copyfile(ROOT / "settings.ini", tmp_path / "settings.ini")
-    derive = (f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tools')]!r}; import derive; "
-              f"from pathlib import Path; derive.kaggle(Path({str(tmp_path)!r}))")
     def again() -> bytes:
-        subprocess.run([sys.executable, "-c", derive], check=True)
+        derive.kaggle(tmp_path)
         return (tmp_path / "kaggle" / "minigpt.ipynb").read_bytes()
     assert again() == NOTEBOOK.read_bytes()
     with open(tmp_path / "minigpt_course" / "train.py", "a") as file: file.write("# changed\n")
@@ -280,7 +279,7 @@ def test_the_full_model_begins_as_the_kept_reference_runs_did(shakespeare):
 def references(preset: str, corpus) -> list[dict]:
     "Runs with other seeds than the notebook's, as reference.json has them."
     made, tokenizer, size = [], corpus.fit_tokenizer(77), getattr(GPTConfig, preset)()
-    for seed in 1, 2, 3:
+    for seed in 2, 3:
         config = getattr(TrainConfig, preset)(seed=seed, **SHORT)
         torch.manual_seed(seed)
         curve = train(GPT(size), corpus, config, tokenizer=tokenizer)
@@ -344,9 +343,10 @@ def test_the_whole_notebook_goes_on_with_a_run_that_was_cut_off(kaggle, shakespe
                for out in cell.get("outputs", [])]
     said = "\n".join(out.get("text") or str(out.get("data")) for out in outputs)
     parameters = {"laptop": "225,677", "kaggle": "13,162,061"}[preset]
+
     for words in ("tiny Shakespeare, found in plays", f"{parameters}  together",
                   "going on with the run", "after 1 steps",
-                  "inside the reference band at all 3 validations", "(3 reference runs on cpu",
+                  "inside the reference band at all 3 validations", "(2 reference runs on cpu",
                   "best validation loss", "written: gpt2"):
         assert words in said, words
     left = kaggle / "working"
