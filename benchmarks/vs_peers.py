@@ -8,7 +8,7 @@ quarter of an hour on two cores that have nothing else to do.
 
 Training: forwards, backwards, clipping, AdamW (nanoGPT's and transformers' as their own code makes
 it, ours as ours does), same batch, no dropout; ours a second time with the windows shared out among
-the threads (`Compute(threads=2)`, appendix `devices`). Generation: each project's own `generate`,
+the threads (`Compute(threads=...)`, appendix `devices`). Generation: each project's own `generate`,
 one text of 512 characters, greedy or not as it comes. nanoGPT and ours have a window of the model's
 context; transformers cannot slide, so its table of positions is made long enough for the whole
 text.
@@ -38,7 +38,6 @@ SIZES = {  # model, windows in a batch, steps timed as one
     "13.1 M": (GPTConfig.kaggle(dropout=0.0), 4, 1),
 }
 LENGTH = 512  # characters to generate
-THREADS = 2  # that share out the windows
 
 
 def nanogpt(size: GPTConfig) -> nn.Module:
@@ -71,7 +70,8 @@ def training(size: GPTConfig, inputs: Tensor, targets: Tensor) -> dict[str, Call
     config = TrainConfig(batch_size=len(inputs))
     ours, shared = GPT(size), GPT(size)
     optimizer, shared_optimizer = (make_optimizer(model, config) for model in (ours, shared))
-    stepper = Compute("cpu", threads=THREADS).prepare(shared, config)
+    threads = torch.get_num_threads()  # that share out the windows
+    stepper = Compute("cpu", threads=threads).prepare(shared, config)
     generator = torch.Generator().manual_seed(0)
     nano, theirs = nanogpt(size), gpt2(size, size.context_length)
     nano_optimizer = nano.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")

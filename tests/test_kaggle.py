@@ -343,7 +343,6 @@ def test_the_whole_notebook_goes_on_with_a_run_that_was_cut_off(kaggle, shakespe
                for out in cell.get("outputs", [])]
     said = "\n".join(out.get("text") or str(out.get("data")) for out in outputs)
     parameters = {"laptop": "225,677", "kaggle": "13,162,061"}[preset]
-
     for words in ("tiny Shakespeare, found in plays", f"{parameters}  together",
                   "going on with the run", "after 1 steps",
                   "inside the reference band at all 3 validations", "(2 reference runs on cpu",
