@@ -377,7 +377,8 @@ def parts_of(file: IdFile) -> list[torch.Tensor]:
 def all_ids(file: IdFile) -> torch.Tensor: return torch.cat(parts_of(file))
 
 
-LENGTHS = {"1720": PLAY, "1723": PLAY + "End", "with a mark in front": "\ufeff" + PLAY}
+UNEVEN = PLAY + "to be " * 50  # no two of its parts are the same
+LENGTHS = {"1720": PLAY, "1723": PLAY + "End", "2020": UNEVEN, "with a mark in front": "\ufeff" + PLAY}
 
 
 @pytest.mark.parametrize("content", LENGTHS.values(), ids=LENGTHS)
@@ -398,12 +399,12 @@ def test_ids_in_a_file_have_the_parts_that_a_text_in_memory_has(tmp_path, conten
 
 
 def test_the_test_set_of_ids_in_a_file_is_that_of_a_text_in_memory(tmp_path, capsys):
-    path, file = encoded(tmp_path, PLAY, vocab_size=24)
+    path, file = encoded(tmp_path, UNEVEN, vocab_size=24)
     corpus, model, losses = load_corpus(path), small_gpt().eval(), []
     for one in file, corpus: losses.append(runs.evaluate_test(model, one, file.tokenizer))
     assert losses[0] == losses[1] > 0
     said = capsys.readouterr().out
-    assert said.count("The test set of play.txt was opened (172 characters)") == 2
+    assert said.count("The test set of play.txt was opened (202 characters)") == 2
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 8192, 4_000_000])
