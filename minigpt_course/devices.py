@@ -129,6 +129,10 @@ class Compute:
         here = next(model.parameters()).device
         device = here if self.device is None else choose_device(self.device)
         refuse(self, device, config)
+        if self.threads > 1 and draws_globally(model):
+            raise ValueError("a part of the model that is not the course's own may draw from "
+                             "PyTorch's global generator, which threads would share: "
+                             "leave threads out")
         model.to(device)
         auto = self.precision == "auto"
         return Stepper(model, device, native_precision(device) if auto else PRECISIONS[self.precision],
