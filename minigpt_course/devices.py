@@ -100,8 +100,9 @@ def from_first(content: bytes | None) -> bytes | None:
     if num_processes() == 1: return content
     length = torch.tensor(-1 if content is None else len(content), device=talking_device())
     dist.broadcast(length, 0)  # process 0's becomes everybody's
-    if length < 0: return None  # it had nothing to send
-    data = torch.frombuffer(bytearray(content or bytes(int(length))), dtype=torch.uint8)
+    if length < 1: return None if length < 0 else b""  # there is nothing to send
+    mine = content if rank() == 0 else bytes(int(length))  # the others' own is of no interest
+    data = torch.frombuffer(bytearray(mine), dtype=torch.uint8)
     data = data.to(talking_device())
     dist.broadcast(data, 0)
     return data.cpu().numpy().tobytes()
@@ -130,6 +131,10 @@ class Compute:
         here = next(model.parameters()).device
         device = here if self.device is None else choose_device(self.device)
         refuse(self, device, config)
+        if self.threads > 1 and draws_globally(model):
+            raise ValueError("a part of the model that is not the course's own may draw from "
+                             "PyTorch's global generator, which threads would share: "
+                             "leave threads out")
         model.to(device)
         precision = PRECISIONS.get(self.precision) or native_precision(device)
         return Stepper(model, device, precision, self.compile, self.threads)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from torch import nn
 
 from conftest import assert_same_end, small_corpus, small_gpt
 from minigpt_course import devices
@@ -192,6 +193,12 @@ def in_three_processes(monkeypatch) -> None:
 def anywhere(monkeypatch) -> None: pass
 
 
+def with_a_foreign_part() -> GPT:
+    model = fresh_model(0)
+    model.dropout = nn.Dropout(0.2)
+    return model
+
+
 REFUSED = {  # name: where, what `Compute` is asked for, what else `train` is, what is said
     "threads and compile": (
         anywhere, {"threads": 2, "compile": True}, {},
@@ -205,6 +212,10 @@ REFUSED = {  # name: where, what `Compute` is asked for, what else `train` is, w
     "threads and a GPU": (
         on_a_gpu, {"threads": 2, "device": "cuda"}, {},
         "threads=2 share out the work of a CPU, and the device is cuda:0: leave threads out"),
+    "threads and a part that draws globally": (
+        anywhere, {"threads": 2}, {"model": with_a_foreign_part},
+        "a part of the model that is not the course's own may draw from PyTorch's global "
+        "generator, which threads would share: leave threads out"),
     "a batch that processes cannot share": (
         in_three_processes, {}, {},
         "batch_size=4 cannot be shared equally by 3 processes: make it a multiple of 3"),
@@ -238,8 +249,8 @@ def test_what_does_not_combine_is_refused_in_a_sentence_and_claims_no_folder(
     where(monkeypatch)
     with pytest.raises(ValueError) as refusal:
         options = {"config": CONFIG} | {key: make() for key, make in others.items()}
-        compute = Compute(**asked)
-        train(fresh_model(0), small_corpus(), run_dir=tmp_path, compute=compute, **options)
+        model, compute = options.pop("model", fresh_model(0)), Compute(**asked)
+        train(model, small_corpus(), run_dir=tmp_path, compute=compute, **options)
     assert re.fullmatch(said, str(refusal.value)), str(refusal.value)
     assert not list(tmp_path.iterdir())
 

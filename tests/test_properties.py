@@ -1,13 +1,21 @@
-"What holds for any input, looked for by hypothesis."
+"What holds for any input, looked for by hypothesis; and the parts of a corpus."
 import pytest
 import torch
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from minigpt_course.bigram import counted_models
+from conftest import small_corpus, small_gpt
+from minigpt_course import cli
+from minigpt_course.bigram import baselines, counted_models, evaluate, record_result
+from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
+from minigpt_course.diagnose import diagnose
 from minigpt_course.generate import next_probabilities
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger
-from minigpt_course.text import UNKNOWN, CharTokenizer, get_batch
-from minigpt_course.runs import LearningCurve
+from minigpt_course.optimizers import make_optimizer
+from minigpt_course.reference import run_notes
+from minigpt_course.runs import LearningCurve, evaluate_test
+from minigpt_course.text import UNKNOWN, CharTokenizer, Corpus, get_batch
+from minigpt_course.train import TrainConfig, train
 
 # the same examples on every machine
 settings.register_profile("course", deadline=None, max_examples=100, derandomize=True)
@@ -44,6 +52,118 @@ def test_a_tokenizer_comes_back_from_json(tmp_path_factory, chars):
     path = tmp_path_factory.getbasetemp() / "tokenizer.json"
     CharTokenizer(chars).save(path)
     assert CharTokenizer.load(path).chars == chars
+
+
+# the parts of a corpus
+
+
+@given(text=st.text(), has_test=st.booleans())
+def test_the_parts_of_a_corpus_are_the_text_in_order(text, has_test):
+    corpus = Corpus.from_text(text, "any", has_test)
+    assert corpus.train + corpus.validation + corpus.test == text
+    assert len(corpus.train) == len(text) * (8 if has_test else 9) // 10
+    held_out = len(text) / 10
+    assert abs(len(corpus.validation) - held_out) < 1
+    assert abs(len(corpus.test) - held_out * has_test) < 1
+
+
+@given(text=st.text(min_size=10), has_test=st.booleans())
+def test_ids_are_those_of_the_training_and_of_the_validation_set(text, has_test):
+    corpus = Corpus.from_text(text, "any", has_test)
+    tokenizer = corpus.fit_tokenizer(None)
+    train_ids, validation_ids = corpus.encode(tokenizer)
+    assert tokenizer.decode(train_ids) == corpus.train
+    assert tokenizer.decode(validation_ids) == corpus.validation
+
+
+@pytest.fixture(scope="module")
+def shakespeare() -> Corpus:
+    "Tiny Shakespeare, or the test is left out."
+    try: return load_corpus("shakespeare")
+    except FileNotFoundError: pytest.skip("tiny Shakespeare cannot be had: set MINIGPT_DATA")
+
+
+def assert_two_parts(corpus: Corpus) -> None:
+    assert corpus.sha256 == SHAKESPEARE_SHA256 and not corpus.has_test
+    assert (len(corpus.train), len(corpus.validation)) == (1_003_854, 111_540)
+    assert corpus.test == ""
+
+
+def test_tiny_shakespeare_has_the_fields_two_parts(shakespeare): assert_two_parts(shakespeare)
+
+
+@pytest.mark.parametrize("name", ["tinyshakespeare.txt", "input.txt", "with a mark.txt"])
+def test_tiny_shakespeare_is_known_by_its_hash_under_any_name(tmp_path, shakespeare, name):
+    mark = "\ufeff" if "mark" in name else ""
+    (tmp_path / name).write_bytes((mark + shakespeare.text).encode())
+    for path in tmp_path / name, str(tmp_path / name):
+        assert_two_parts(load_corpus(path))
+
+
+def test_another_text_has_three_parts_and_so_has_the_manual(tmp_path, shakespeare):
+    (tmp_path / "input.txt").write_bytes((shakespeare.text + "!").encode())
+    for corpus in load_corpus(tmp_path / "input.txt"), load_corpus("pydocs"):
+        lengths = [len(part) for part in (corpus.train, corpus.validation, corpus.test)]
+        expected = [len(corpus.text) * share for share in (0.8, 0.1, 0.1)]
+        assert lengths == pytest.approx(expected, abs=1) and sum(lengths) == len(corpus.text)
+
+
+class Sealed(Corpus):
+    "A corpus whose test set must not be read."
+    @property
+    def test(self) -> str: raise AssertionError("the test set was read")
+
+
+SEALED = Sealed.from_text(small_corpus().text, "hamlet")
+BRIEF = TrainConfig(steps=4, batch_size=2, eval_every=2, checkpoint_every=2)
+
+
+def do_baselines(tmp_path) -> None: baselines(SEALED, SEALED.fit_tokenizer(24))
+
+
+def do_record(tmp_path) -> None: record_result("model", 2.0, SEALED, tmp_path / "results.json")
+
+
+def do_train(tmp_path) -> None:
+    train(small_gpt(), SEALED, BRIEF, tmp_path)
+    train(small_gpt(), SEALED, BRIEF, tmp_path, resume=True)
+
+
+def do_diagnose(tmp_path) -> None:
+    model, (train_ids, validation_ids) = small_gpt(), SEALED.encode(SEALED.fit_tokenizer(24))
+    batch = get_batch(train_ids, 4, 16)
+    assert diagnose(model, batch, small_gpt(), make_optimizer(model, BRIEF))
+    evaluate(model, validation_ids, 16)
+
+
+def do_run_notes(tmp_path) -> None:
+    run_notes(SEALED, GPTConfig.laptop(), BRIEF, torch.device("cpu"), torch.float32, 1)
+
+
+def do_command(tmp_path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "open_corpus", lambda source, run_dir: SEALED)
+        line = ["train", "--run-dir", str(tmp_path), "--device", "cpu", "--steps", "2"]
+        cli.app([*line, "--batch-size", "2"], standalone_mode=False)
+
+
+WITHOUT_TEST = do_baselines, do_record, do_train, do_diagnose, do_run_notes, do_command
+
+
+@pytest.mark.parametrize("do", WITHOUT_TEST)
+def test_the_test_set_is_left_alone_by(tmp_path, do): do(tmp_path)
+
+
+def test_only_evaluate_test_opens_the_test_set_and_says_so(model, tokenizer, capsys):
+    corpus = Corpus.from_text(small_corpus().text + "to be " * 50, "hamlet")
+    loss = evaluate_test(model, corpus, tokenizer)
+    said = capsys.readouterr().out
+    assert said.startswith("The test set of hamlet was opened (202 characters)")
+    assert "nothing may be chosen" in said and said.count("\n") == 1
+    assert loss == evaluate(model, tokenizer.encode(corpus.test), 16)
+    assert loss != evaluate(model, tokenizer.encode(corpus.validation), 16)
+    with pytest.raises(AssertionError, match="the test set was read"):
+        evaluate_test(model, SEALED, tokenizer)
 
 
 # windows, counts and curves

@@ -78,9 +78,9 @@ def be_inspected(folder: Path) -> None:
 
 def what_processes_say_to_each_other() -> list:
     asked = total(torch.tensor(rank() + 1.0)), anyone(False), anyone(rank() == 1)
-    contents = b"a", b"b" * 1000, None
+    contents = b"", b"b" * 1000, None
     given = [from_first(content if rank() == 0 else b"mine") for content in contents]
-    return [num_processes(), *asked, *(content and content.decode() for content in given)]
+    return [num_processes(), *asked, *(sent if sent is None else sent.decode() for sent in given)]
 
 
 def logits_on_the_same_window(dropout: float) -> list[float]:
@@ -192,7 +192,7 @@ def test_two_processes_learn_what_one_learns(answers, column):
 
 
 def test_what_processes_say_to_each_other(answers):
-    said = [2, 3.0, False, True, "a", "b" * 1000, None]
+    said = [2, 3.0, False, True, "", "b" * 1000, None]
     assert [answer["said"] for answer in answers] == [said, said]
 
 
@@ -377,7 +377,10 @@ def parts_of(file: IdFile) -> list[torch.Tensor]:
 def all_ids(file: IdFile) -> torch.Tensor: return torch.cat(parts_of(file))
 
 
-LENGTHS = {"1720": PLAY, "1723": PLAY + "End", "with a mark in front": "\ufeff" + PLAY}
+UNEVEN = PLAY + "to be " * 50  # no two of its parts are the same
+LENGTHS = {
+    "1720": PLAY, "1723": PLAY + "End", "2020": UNEVEN, "with a mark in front": "\ufeff" + PLAY,
+}
 
 
 @pytest.mark.parametrize("content", LENGTHS.values(), ids=LENGTHS)
@@ -398,12 +401,12 @@ def test_ids_in_a_file_have_the_parts_that_a_text_in_memory_has(tmp_path, conten
 
 
 def test_the_test_set_of_ids_in_a_file_is_that_of_a_text_in_memory(tmp_path, capsys):
-    path, file = encoded(tmp_path, PLAY, vocab_size=24)
+    path, file = encoded(tmp_path, UNEVEN, vocab_size=24)
     corpus, model, losses = load_corpus(path), small_gpt().eval(), []
     for one in file, corpus: losses.append(runs.evaluate_test(model, one, file.tokenizer))
     assert losses[0] == losses[1] > 0
     said = capsys.readouterr().out
-    assert said.count("The test set of play.txt was opened (172 characters)") == 2
+    assert said.count("The test set of play.txt was opened (202 characters)") == 2
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 8192, 4_000_000])
