@@ -8,8 +8,8 @@ from torch import nn
 
 import minigpt_course.fast as fast
 from minigpt_course.core import drawing_from, generator_in_use
-from minigpt_course.fast import (LEVELS, MASK_DTYPES, Dropout, causal_attention, dropout, dropout_mask,
-                                 dropped_levels, keep_scale)
+from minigpt_course.fast import (LEVELS, MASK_DTYPES, Dropout, causal_attention, dropout,
+                                 dropout_mask, dropped_levels, keep_scale)
 
 DTYPES = list(MASK_DTYPES)
 WORDS = 250_000  # random numbers of 64 bits in a statistical test, four lanes each
@@ -223,7 +223,9 @@ def test_not_finite(value, dtype):
 
 @pytest.mark.parametrize("p", [1.0, 0.999999, -0.1, 1.1, float("nan")])
 def test_bad_probability(p):
-    for call in lambda: dropout(torch.ones(2), p), lambda: causal_attention(*torch.ones(3, 1, 1, 2, 2), p):
+    query, key, value = torch.ones(3, 1, 1, 2, 2)
+    calls = lambda: dropout(torch.ones(2), p), lambda: causal_attention(query, key, value, p)
+    for call in calls:
         with pytest.raises(ValueError, match="dropout probability"):
             call()
     with pytest.raises(ValueError, match="dropout probability"):
@@ -324,7 +326,8 @@ def test_attention_expects_what_it_computes_without_dropout():
     with seeded(12):
         outputs = causal_attention(*many, 0.2)
     error = outputs.std(0) / len(outputs) ** 0.5
-    assert ((outputs.mean(0) - causal_attention(query, key, value)[0]).abs() < 4.5 * error + 1e-6).all()
+    away = (outputs.mean(0) - causal_attention(query, key, value)[0]).abs()
+    assert (away < 4.5 * error + 1e-6).all()
 
 
 def test_attention_takes_split_heads():
