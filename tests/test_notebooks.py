@@ -221,4 +221,6 @@ def test_a_run_with_buttons_starts_pauses_and_resumes(tmp_path, corpus):
     controls.thread.join(60)
     whole = train(small_gpt(dropout=0.3), corpus, config)
     assert LearningCurve.from_csv(folder / "curve.csv").same_as(whole)
+    assert controls.picture.value == blank  # no thread draws; the main one does when it is asked
+    controls.refresh()
     assert controls.picture.value != blank
