@@ -29,6 +29,13 @@ EACH_WAY = pytest.mark.parametrize("compute", WAYS.values(), ids=WAYS)
 OTHER_SEED = TrainConfig(**vars(CONFIG) | {"seed": 1})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_anew():
+    "Not slowed by what other tests compiled; an error if PyTorch gives up compiling."
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True): yield
+
+
 def curve_of(model: GPT | None = None, config: TrainConfig = CONFIG, **options) -> LearningCurve:
     "A short run; without another model one of the course's own, with dropout."
     return train(model or small_gpt(dropout=0.3), small_corpus(), config, **options)
