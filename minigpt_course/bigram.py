@@ -114,7 +114,7 @@ def so_far(until: str | None = None) -> None:
         print(f"{loss:.3f} nats per character  {name}" + ("" if name in yours["models"] else "  (comes with the library)"))
     if yours.get("sha256") not in (None, shipped["sha256"]): print("The library's losses are of another Python's manual than yours.")
 
-
+# %% ../nbs/02_bigram.ipynb #02-036b
 def record_result(
     name: str,  # of the model
     loss: float,  # nats per character on the whole validation set

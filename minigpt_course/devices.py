@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'QUIET', 'choose_device', 'native_precision', 'process_group', 'rank', 'num_processes', 'talking_device',
-           'total', 'anyone', 'from_first', 'Compute', 'refuse', 'draws_globally', 'Stepper', 'further', 'lone_threads']
+           'total', 'anyone', 'from_first', 'Compute', 'refuse', 'draws_globally', 'further', 'forked', 'Stepper',
+           'backward_at_once', 'backward_by_threads', 'lone_threads']
 
 # %% ../nbs/appendix/devices.ipynb #dev-002
 import functools
@@ -170,6 +171,24 @@ def draws_globally(model: nn.Module) -> bool:
     return not all(mine or type(part) in QUIET for mine, part in zip(own, model.modules()))
 
 
+def further(generator: torch.Generator, number: int) -> int:
+    "A seed for another generator that must not repeat this one."
+    return (generator.initial_seed() + number * 1_000_000_007) % 2**63
+
+
+@contextmanager
+def forked(stepper, generator: torch.Generator):
+    "Inside, PyTorch's global generators follow a seed, if anything draws from them."
+    if not stepper.forks: yield
+    else:
+        on_gpu = stepper.device.type == "cuda"
+        with torch.random.fork_rng([stepper.device] if on_gpu else []):
+            seed = generator.initial_seed()
+            if stepper.device.type == "cpu": torch.default_generator.manual_seed(seed)
+            else: torch.manual_seed(seed)
+            yield
+
+# %% ../nbs/appendix/devices.ipynb #dev-012c
 class Stepper:
     "Makes the steps of one run, on any device, in any number format."
     def __init__(
@@ -202,10 +221,10 @@ class Stepper:
     ) -> tuple[float, float]:  # loss before the step (nats per character), gradient norm
         "One update. In float16 a step with an overflow is skipped and the scale halved."
         optimizer.zero_grad()
-        backward = self.backward_by_threads if self.pool else self.backward
+        backward = backward_by_threads if self.pool else backward_at_once
         mine = slice(rank(), None, num_processes())
         if rank(): generator.manual_seed(further(generator, rank()))
-        loss = backward(inputs[mine], targets[mine], generator)
+        loss = backward(self, inputs[mine], targets[mine], generator)
         self.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(self.weights, grad_clip)
         self.scaler.step(optimizer)
@@ -215,49 +234,39 @@ class Stepper:
     def loss(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         "The sum of the losses of some windows; dropout draws from the generator."
         half = self.precision != torch.float32
-        with self.forked(generator), drawing_from(generator):
+        with forked(self, generator), drawing_from(generator):
             with torch.autocast(self.device.type, self.precision, enabled=half):
                 logits = self.network(inputs).flatten(0, 1)  # (B T, V)
                 if half: logits = logits.float()
                 return F.cross_entropy(logits, targets.flatten(), reduction="sum")
 
-    @contextmanager
-    def forked(self, generator: torch.Generator):
-        "Inside, PyTorch's global generators follow a seed, where anything draws from them."
-        if not self.forks: yield
-        else:
-            devices = [self.device] if self.device.type == "cuda" else []
-            with torch.random.fork_rng(devices):
-                torch.manual_seed(generator.initial_seed())
-                yield
-
-    def backward(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        "Gradients by one thread of Python; the mean loss comes back."
-        loss = self.loss(inputs, targets, generator) / targets.numel()
-        self.scaler.scale(loss).backward()  # between processes gradients are averaged on the way
-        return loss.detach()
-
-    def backward_by_threads(
-        self, inputs: Tensor, targets: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        "The same by several threads, each with windows, a generator and gradients of its own."
-        parts, scale = min(self.threads, len(inputs)), self.scaler.scale(torch.ones(()))
-        def part_of(part: int, inputs_here: Tensor, targets_here: Tensor):
-            own = torch.Generator().manual_seed(further(generator, part))
-            loss = self.loss(inputs_here, targets_here, own) / targets.numel()
-            # backward() would have all threads write to the same .grad
-            return loss.detach(), torch.autograd.grad(loss * scale, self.weights, allow_unused=True)
-        shares = inputs.tensor_split(parts), targets.tensor_split(parts)
-        losses, gradients = zip(*self.pool.map(part_of, range(parts), *shares))
-        for weight, *found in zip(self.weights, *gradients):
-            found = [gradient for gradient in found if gradient is not None]
-            if found: weight.grad = functools.reduce(Tensor.add_, found)  # always in this order
-        return sum(losses)
+# %% ../nbs/appendix/devices.ipynb #dev-012e
+def backward_at_once(
+    stepper: Stepper, inputs: Tensor, targets: Tensor, generator: torch.Generator
+) -> Tensor:
+    "Gradients of the mean loss, which comes back."
+    loss = stepper.loss(inputs, targets, generator) / targets.numel()
+    stepper.scaler.scale(loss).backward()  # between processes gradients are averaged on the way
+    return loss.detach()
 
 
-def further(generator: torch.Generator, number: int) -> int:
-    "A seed for another generator that must not repeat this one."
-    return (generator.initial_seed() + number * 1_000_000_007) % 2**63
+def backward_by_threads(
+    stepper: Stepper, inputs: Tensor, targets: Tensor, generator: torch.Generator
+) -> Tensor:
+    "The same by several threads, each with windows, a generator and gradients of its own."
+    scale, weights = stepper.scaler.scale(torch.ones(())), stepper.weights
+    parts = min(stepper.threads, len(inputs))
+    def part_of(part: int, inputs_here: Tensor, targets_here: Tensor):
+        own = torch.Generator().manual_seed(further(generator, part + 1))
+        loss = stepper.loss(inputs_here, targets_here, own) / targets.numel()
+        # backward() would have all threads write to the same .grad
+        return loss.detach(), torch.autograd.grad(loss * scale, weights, allow_unused=True)
+    shares = inputs.tensor_split(parts), targets.tensor_split(parts)
+    losses, gradients = zip(*stepper.pool.map(part_of, range(parts), *shares))
+    for weight, *found in zip(weights, *gradients):
+        found = [gradient for gradient in found if gradient is not None]
+        if found: weight.grad = functools.reduce(Tensor.add_, found)  # always in this order
+    return sum(losses)
 
 # %% ../nbs/appendix/devices.ipynb #dev-014
 def lone_threads(

@@ -45,7 +45,6 @@ MASK_DTYPES = {
 }
 
 
-@torch.compiler.disable
 def dropout_mask(
     shape: tuple[int, ...],  # of the tensor that will be masked
     p: float,  # dropout probability, rounded to 1/65536

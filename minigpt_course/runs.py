@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'RUN_FORMAT', 'LearningCurve', 'read_curve', 'save_checkpoint', 'newest_checkpoint', 'read_state',
            'load_checkpoint', 'claim', 'write_identity', 'read_identity', 'stop_requests', 'Run', 'weights_of',
-           'save_run', 'restore_run', 'open_run', 'load_best', 'evaluate_test']
+           'save_if_due', 'save_run', 'restore_run', 'open_run', 'load_best', 'tell_if_stopped', 'evaluate_test']
 
 # %% ../nbs/appendix/runs.ipynb #runs-002
 import csv
@@ -188,8 +188,10 @@ def read_identity(path: Path) -> dict:
     if not whole: raise ValueError(f"{path} is damaged: choose another run_dir")
     version = there.pop("format", 1)
     if version != RUN_FORMAT:
+        remedy = ("install a newer minigpt_course" if version > RUN_FORMAT else
+                  "train again in another run_dir, or use the version that wrote it")
         raise ValueError(f"{path} is of format {version}, and this version reads {RUN_FORMAT}: "
-                         "train again in another run_dir, or use the version that wrote it")
+                         f"{remedy}")
     return there
 
 
@@ -233,7 +235,7 @@ class Run:
         self.stepper = compute.prepare(model, config)  # moves the model to its device
         self.optimizer = make_optimizer(model, config, optimizer)
         self.train_ids, self.validation_ids = corpus.encode(tokenizer)
-        self.curve, self.step, self.best = LearningCurve(), 0, {}
+        self.curve, self.step, self.best, self.folder = LearningCurve(), 0, {}, None
         self.context_length, self.generator = model.config.context_length, torch.Generator()
 
     def validate(self) -> float:
@@ -270,6 +272,13 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: weights.to("cpu", copy=True) for name, weights in model.state_dict().items()}
 
 
+def save_if_due(run: Run, stopping: bool) -> None:
+    "Save a run that has a folder, every so many steps and at its end; one process does."
+    every, config = run.config.checkpoint_every, run.config
+    due = run.step % every == 0 or run.step > config.steps or stopping
+    if run.folder and due and rank() == 0: save_run(run, run.folder)
+
+
 def save_run(run: Run, run_dir: Path) -> None:
     "Write a checkpoint of a run, and its curve as CSV."
     state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(),
@@ -298,7 +307,7 @@ def open_run(
     corpus: Corpus,
     config,  # a TrainConfig
     tokenizer: CharTokenizer | None,  # None: fitted on the corpus
-    run_dir: Path | None,  # None: nothing is kept
+    run_dir: str | Path | None,  # None: nothing is kept
     resume: bool,  # go on with the run in run_dir if there is one
     schedule: Callable,  # the learning rate of a step
     optimizer: Callable | None = None,
@@ -310,12 +319,14 @@ def open_run(
     check_fit(model, corpus, tokenizer)
     # before the folder is claimed, as this refuses what does not combine
     run = Run(model, corpus, config, tokenizer, schedule, optimizer, compute)
-    if run_dir and rank() == 0:
+    if not run_dir: return run
+    run.folder = run_dir = Path(run_dir)
+    if rank() == 0:
         for half in run_dir.glob(".*.partial"): half.unlink()  # what a killed run left half-written
         source = {"name": corpus.name, "sha256": corpus.sha256, "training": len(corpus.train)}
         claim(run_dir, resume, {"model": asdict(model.config), "training": asdict(config),
                                 "corpus": source, "chars": tokenizer.chars})
-    if run_dir: restore_run(run, run_dir)
+    restore_run(run, run_dir)
     return run
 
 # %% ../nbs/appendix/runs.ipynb #runs-029
@@ -331,6 +342,14 @@ def load_best(
                          f"train with run_dir={str(run_dir)!r} first")
     model.load_state_dict(best["model"])
     return best["step"], best["loss"]
+
+
+def tell_if_stopped(run: Run) -> None:
+    "Say how a run that was stopped goes on."
+    if run.step > run.config.steps or rank() > 0: return
+    how = "it could go on if it had a run_dir"
+    if run.folder: how = f"go on with train(..., run_dir={str(run.folder)!r}, resume=True)"
+    print(f"stopped after {run.step} of {run.config.steps} steps; {how}")
 
 # %% ../nbs/appendix/runs.ipynb #runs-029c
 def evaluate_test(

@@ -17,7 +17,9 @@ from .core import check_train_config
 from .devices import Compute, anyone, rank
 from .gpt import GPT
 from .optimizers import OPTIMIZERS
-from .runs import LearningCurve, open_run, save_run, stop_requests
+from minigpt_course.runs import (
+    LearningCurve, open_run, save_if_due, stop_requests, tell_if_stopped,
+)
 from .text import CharTokenizer, Corpus
 
 # %% ../nbs/07_train.ipynb #07-016
@@ -87,18 +89,15 @@ def train(
     compute: Compute = Compute(),  # device, precision, compile, threads
 ) -> LearningCurve:
     "Train, save, and go on where it stopped, bit for bit (on a CPU). Ctrl-C and SIGTERM save and stop. `ValueError` if model, corpus and run_dir do not belong together."
-    folder = Path(run_dir) if run_dir else None
-    run = open_run(model, corpus, config, tokenizer, folder, resume, learning_rate_at, optimizer, compute)
+    run = open_run(model, corpus, config, tokenizer, run_dir, resume, learning_rate_at, optimizer, compute)
     bar = tqdm(total=config.steps, initial=min(run.step, config.steps), desc="training", unit="step", disable=rank() > 0)
-    stopping = False
     with stop_requests() as stop, bar:
-        while run.step <= config.steps and not stopping:
+        while run.step <= config.steps:
             run.advance()
             bar.update(run.step <= config.steps)
             if run.step % 20 == 0: bar.set_postfix(loss=f"{run.curve.last('train_loss'):.3f}", refresh=False)
             stopping = anyone(bool(on_step and on_step(model, run.curve)) or stop.is_set())
-            due = run.step % config.checkpoint_every == 0 or run.step > config.steps or stopping
-            if folder and rank() == 0 and due: save_run(run, folder)
-    if run.step <= config.steps and rank() == 0:
-        print(f"stopped after {run.step} of {config.steps} steps; " + (f"go on with train(..., run_dir={str(folder)!r}, resume=True)" if folder else "it could go on if it had a run_dir"))
+            save_if_due(run, stopping)
+            if stopping: break
+    tell_if_stopped(run)
     return run.curve
