@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'PROBABILITY', 'SIGNED', 'BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'GREY', 'COLORS', 'LINES', 'DOTTED',
-           'CENTER', 'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'batch_grid', 'draw_characters',
-           'pair_table', 'next_characters', 'draw_likeliest', 'loss_curves', 'draw_baselines', 'results_chart',
-           'softmax_panels', 'probe_map', 'dot_pattern', 'draw_weight_legend', 'attention_row', 'source_diff',
-           'seed_spread', 'depth_profiles', 'ledger_areas', 'split_area', 'residual_stream', 'learning_curve',
-           'temperatures', 'character_times', 'sampling_panel', 'fault_curves', 'dependence_maps', 'diagnosis_panel',
-           'curve_gallery', 'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations',
-           'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes',
-           'curve_differences', 'reference_curves', 'paired_probabilities', 'gpt2_map', 'singular_values',
-           'loss_by_seconds']
+           'CENTER', 'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'batch_grid', 'pair_table',
+           'next_characters', 'draw_likeliest', 'loss_curves', 'draw_baselines', 'results_chart', 'softmax_panels',
+           'probe_map', 'dot_pattern', 'draw_weight_legend', 'attention_row', 'source_diff', 'seed_spread',
+           'depth_profiles', 'ledger_areas', 'residual_stream', 'learning_curve', 'temperatures', 'character_times',
+           'sampling_panel', 'fault_curves', 'dependence_maps', 'diagnosis_panel', 'curve_gallery', 'roofline',
+           'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations', 'lens_table', 'neuron_texts',
+           'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes', 'curve_differences', 'reference_curves',
+           'paired_probabilities', 'gpt2_map', 'singular_values', 'loss_by_seconds']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -91,25 +90,16 @@ def batch_grid(
     "A batch as two grids of characters; one position is marked, as input and as target before it."
     fig, axes = plt.subplots(1, 2, figsize=(11, 0.42 * len(inputs) + 0.9), sharey=True)
     middle = len(inputs[0]) // 2
-    draw_characters(axes[0], inputs, middle)
-    draw_characters(axes[1], targets, middle - 1)
+    for ax, rows, marked in zip(axes, (inputs, targets), (middle, middle - 1)):
+        for y, row in enumerate(rows):
+            for x, char in enumerate(visible(row)):
+                ax.text(x, y, char, **CENTER, family="DejaVu Sans Mono", fontsize=9)
+        ax.axvspan(marked - 0.5, marked + 0.5, color=ORANGE, alpha=0.35, linewidth=0)
+        ax.set(xlim=(-0.6, len(rows[0]) - 0.4), ylim=(len(rows) - 0.5, -0.5))
+        ax.set(yticks=range(len(rows)), xlabel="position in the sequence")
     axes[0].set(title="inputs", ylabel="sequence")
     axes[1].set(title="targets")
     return axes
-
-
-def draw_characters(
-    ax,
-    rows: list[str],  # B sequences
-    marked: int,  # the position that is marked in each
-) -> None:
-    "Sequences as rows of characters in a grid."
-    for y, row in enumerate(rows):
-        for x, char in enumerate(visible(row)):
-            ax.text(x, y, char, **CENTER, family="DejaVu Sans Mono", fontsize=9)
-    ax.axvspan(marked - 0.5, marked + 0.5, color=ORANGE, alpha=0.35, linewidth=0)
-    ax.set(xlim=(-0.6, len(rows[0]) - 0.4), ylim=(len(rows) - 0.5, -0.5))
-    ax.set(yticks=range(len(rows)), xlabel="position in the sequence")
 
 # %% ../nbs/appendix/plot.ipynb #plot-015
 @in_style
@@ -358,35 +348,22 @@ def ledger_areas(
     parts = {name: count for name, count in ledger.items() if count}
     parts = dict(sorted(parts.items(), key=lambda part: -part[1]))
     fig, ax = plt.subplots(figsize=(9, 3.6))
-    boxes = split_area(list(parts.values()))
     colors = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY, "#56b4e9"]
-    for (name, count), (x, y, w, h), color in zip(parts.items(), boxes, colors):
+    x, y, width, height, left = 0.0, 0.0, 1.0, 1.0, sum(parts.values())  # what is still free
+    for (name, count), color in zip(parts.items(), colors):
+        share, left, wide = count / left, left - count, width > height * 0.45
+        w, h = (width * share, height) if wide else (width, height * share)  # cuts the longer side
         ax.add_patch(plt.Rectangle((x, y), w, h, facecolor=color, alpha=0.55, edgecolor="white",
                                    linewidth=2, label=f"{count:,}  {name}"))
         if w > 0.1 and h > 0.12:
             words = textwrap.fill(name, min(14, int(90 * w)), break_long_words=False)
             ax.text(x + w / 2, y + h / 2, words, **CENTER)
+        if wide: x, width = x + w, width - w
+        else: y, height = y + h, height - h
     ax.set(xlim=(0, 1), ylim=(0, 1), title=title)
     ax.axis("off")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-052
-def split_area(
-    counts: list[int],  # largest first
-) -> list[tuple[float, float, float, float]]:  # x, y, width and height of each
-    "The unit square cut into areas as large as the counts, always across its longer side."
-    boxes, x, y, width, height, left = [], 0.0, 0.0, 1.0, 1.0, sum(counts)
-    for count in counts:
-        share = count / left
-        left -= count
-        if width > height * 0.45:
-            boxes.append((x, y, width * share, height))
-            x, width = x + width * share, width - width * share
-        else:
-            boxes.append((x, y, width, height * share))
-            y, height = y + height * share, height - height * share
-    return boxes
 
 # %% ../nbs/appendix/plot.ipynb #plot-055
 @in_style
@@ -460,8 +437,9 @@ def learning_curve(
     below.plot(steps, norms, color=ORANGE, alpha=0.5, linewidth=0.8, label="gradient norm")
     ax.set(ylabel="loss (nats per character)")
     below.set(xlabel="step", ylim=(0, 2))
-    if curve.rows: ax.legend(loc="best")
-    if curve.rows: below.legend(fontsize=8, ncols=2)
+    if curve.rows:
+        ax.legend()
+        below.legend(fontsize=8, ncols=2)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-064
