@@ -106,9 +106,8 @@ def adamw_update(
     for weight in weights:
         if state[weight]: continue
         place = weight.device if group["fused"] else "cpu"
-        state[weight] = {"step": torch.zeros((), dtype=torch.float32, device=place),
-                         "exp_avg": torch.zeros_like(weight),
-                         "exp_avg_sq": torch.zeros_like(weight)}
+        state[weight]["step"] = torch.zeros((), dtype=torch.float32, device=place)
+        for moment in "exp_avg", "exp_avg_sq": state[weight][moment] = torch.zeros_like(weight)
     means, squares, steps = ([state[weight][name] for weight in weights]
                              for name in ("exp_avg", "exp_avg_sq", "step"))
     beta1, beta2 = group["betas"]

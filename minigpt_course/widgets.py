@@ -183,7 +183,8 @@ class TrainingControls:
         saved = Path(run_dir) / "curve.csv"
         self.newest = LearningCurve.from_csv(saved) if saved.exists() else LearningCurve()
         self.drawn, self.waiting, self.loop = None, False, None
-        start, pause = (ipywidgets.Button(description=name) for name in ("start or resume", "pause"))
+        names = "start or resume", "pause"
+        start, pause = (ipywidgets.Button(description=name) for name in names)
         start.on_click(self.start)
         pause.on_click(self.pause)
         self.picture = ipywidgets.Image(format="png")
