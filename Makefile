@@ -46,7 +46,7 @@ kaggle: $(READY)  ## for authors: assemble kaggle/minigpt.ipynb from its story a
 	$(BIN)/python tools/derive.py kaggle
 
 weights: $(READY)  ## for authors: publish the laptop model and the losses of the last `make outputs` with the library
-	$(BIN)/python tools/publish.py
+	$(BIN)/python tools/weights.py
 
 mutations: $(READY)  ## for authors: let the exercises' checkers judge the wrong answers and keep what they say
 	$(BIN)/python tests/mutations.py

@@ -46,7 +46,9 @@ def inspect_attention(layer: MultiHeadAttention) -> list[Finding]:
     moves, sums = dependence(layer, layer.qkv.in_features), weight_sums(layer)
     missed, ahead, to_one = (~moves).tril().sum().item(), moves.triu(1).sum().item(), torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
     ratio = score_ratio(layer) if isinstance(layer.out_proj, nn.Identity) else math.nan
-    leak = "mask off by one" if not moves.triu(2).any() else "mask missing" if to_one else "mask after softmax" if abs(sums[-1] - 1) < 1e-3 else "softmax over the wrong axis"
+    leak = "mask after softmax" if abs(sums[-1] - 1) < 1e-3 else "softmax over the wrong axis"
+    if to_one: leak = "mask missing"
+    if not moves.triu(2).any(): leak = "mask off by one"
     whole, blind = not missed and not ahead, not missed and not ahead and to_one
     return [
         Finding("attention: past places it misses", f"{missed}", "0", "wrong-order reshape" if missed else None),
@@ -109,7 +111,8 @@ def diagnose(
     "Measure a model; the more is given, the more is measured. The model is left as it was, gradients apart."
     (inputs, targets), was_training = batch, model.training
     next_ones, same = (targets[:, :-1] == inputs[:, 1:]).float().mean().item(), torch.equal(targets, inputs)
-    findings = [Finding("targets that are the next input", f"{next_ones:.0%}", "100%", None if next_ones == 1 else "targets not shifted" if same else "targets that are not the next characters")]
+    suspect = "targets not shifted" if same else "targets that are not the next characters"
+    findings = [Finding("targets that are the next input", f"{next_ones:.0%}", "100%", None if next_ones == 1 else suspect)]
     if optimizer and model.config.dropout and not was_training: findings.append(Finding("mode", "evaluation", "training", "trained in evaluation mode"))
     model.eval()
     findings += inspect_parts(model)
