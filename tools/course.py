@@ -1,6 +1,7 @@
 """Runs the course's notebooks. `run`: in order, into the ignored folder _course/. `store`: the
 same, and the outputs are kept in nbs/. `test`: each alone in an empty folder, two at a time. Give
 numbers or names to pick notebooks."""
+import copy
 import json
 import os
 import shutil
@@ -21,7 +22,8 @@ WEIGHTS = ROOT / "minigpt_course" / "weights"
 RESULTS, MINUTES = COURSE / "runs" / "results.json", NBS / "minutes.json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} cells, {elapsed}"
-MEASURE = ("10_speed",)  # they need the machine for themselves
+MEASURE = ("10_speed",)  # needs the machine for itself
+TWICE = ("02_bigram", "08_generate", "13_share")  # `test` runs them twice in one kernel
 
 
 class Failed(Exception):
@@ -39,11 +41,16 @@ def chosen(picks: list[str]) -> list[Path]:
     return [path for path in notebooks if not picks or path.stem.startswith(tuple(picks))]
 
 
-def execute(path: Path, folder: Path) -> tuple[nbformat.NotebookNode, float]:
-    """Run one notebook in a fresh kernel in a folder, with a progress bar over its cells; `Failed`
-    at the first failure, naming notebook and cell."""
+def execute(
+    path: Path,  # of a notebook
+    folder: Path,  # where its kernel works
+    times: int = 1,  # how often it is run from top to bottom
+) -> tuple[nbformat.NotebookNode, float]:  # with its outputs, seconds
+    """Run one notebook in a fresh kernel, with a progress bar over its cells; `Failed` at the first
+    failure, naming notebook and cell."""
     folder.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [copy.deepcopy(cell) for _ in range(times) for cell in notebook.cells]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     client = NotebookClient(
         notebook, timeout=None, kernel_name="python3", coalesce_streams=True,
@@ -113,12 +120,12 @@ def remember(name: str, seconds: float) -> None:
 
 
 def alone(path: Path) -> str:
-    "Run a notebook in an empty folder; what went wrong, or nothing."
+    "Run a notebook in an empty folder, some twice in one kernel; what went wrong, or nothing."
     # as deep as the notebook's own folder, so that its relative paths lead to the same files
     folder = ALONE / path.stem if path.parent.name == "appendix" else ROOT / f"_alone-{path.stem}"
     shutil.rmtree(folder, ignore_errors=True)
     if path.stem not in MEASURE: os.environ["OMP_NUM_THREADS"] = "1"
-    try: execute(path, folder)
+    try: execute(path, folder, times=2 if path.stem in TWICE else 1)
     except Failed as failed: return str(failed)
     finally: shutil.rmtree(folder, ignore_errors=True)
     return ""
