@@ -216,11 +216,11 @@ def test_a_run_with_buttons_starts_pauses_and_resumes(tmp_path, corpus):
     pause.click()
     controls.thread.join(60)
     assert 0 < len(LearningCurve.from_csv(folder / "curve.csv").rows) < config.steps
-    blank = controls.picture.value
     start.click()
+    paused = controls.picture.value
     controls.thread.join(60)
     whole = train(small_gpt(dropout=0.3), corpus, config)
     assert LearningCurve.from_csv(folder / "curve.csv").same_as(whole)
-    assert controls.picture.value == blank  # no thread draws; the main one does when it is asked
+    assert controls.picture.value == paused  # no thread draws; the main one when it is asked
     controls.refresh()
-    assert controls.picture.value != blank
+    assert controls.picture.value != paused
