@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'Preset', 'Precision', 'Optimizer', 'Folder', 'CorpusName', 'PresetName', 'RunDir', 'Resume', 'Device',
-           'InPrecision', 'OptimizerName', 'Steps', 'BatchSize', 'Rate', 'Dropout', 'EvalEvery', 'Seed', 'Prompt',
-           'WORDS', 'option', 'choice', 'train', 'given', 'conclude', 'reporter', 'generate', 'info', 'export', 'main']
+           'InPrecision', 'OptimizerName', 'Compile', 'Accumulate', 'Steps', 'BatchSize', 'Rate', 'Dropout',
+           'EvalEvery', 'Seed', 'Prompt', 'WORDS', 'option', 'choice', 'train', 'given', 'conclude', 'reporter',
+           'generate', 'info', 'export', 'main']
 
 # %% ../nbs/appendix/cli.ipynb #cli-002
 import sys
@@ -60,6 +61,8 @@ Resume = option(bool, "go on with the run that is in the folder", "--resume")
 Device = option(str, "auto, cpu, cuda, cuda:1 or mps")
 InPrecision = option(Precision, "number format; auto: what is fast on the device")
 OptimizerName = option(Optimizer | None, "the optimizer, instead of the preset's")
+Compile = option(bool, "let torch.compile write the step", "--compile")
+Accumulate = option(int, "parts of a batch whose gradients are added up: less memory")
 Steps = option(int | None, "updates, instead of the preset's")
 BatchSize = option(int | None, "sequences a step, of all processes together")
 Rate = option(float | None, "the highest learning rate")
@@ -74,7 +77,8 @@ Prompt = Annotated[
 def train(
     corpus: CorpusName = "pydocs", preset: PresetName = Preset.laptop, run_dir: RunDir = None,
     resume: Resume = False, device: Device = "auto", precision: InPrecision = Precision.auto,
-    optimizer: OptimizerName = None, steps: Steps = None, batch_size: BatchSize = None,
+    optimizer: OptimizerName = None, compile: Compile = False, accumulate: Accumulate = 1,
+    steps: Steps = None, batch_size: BatchSize = None,
     learning_rate: Rate = None, dropout: Dropout = None, eval_every: EvalEvery = None,
     seed: Seed = 0, prompt: Prompt = "\n",
 ) -> None:
@@ -91,8 +95,9 @@ def train(
         # before the folder is claimed
         check_sampling(model, tokenizer, prompt, 200, 0.8, None, None)
         report = reporter(folder, tokenizer, prompt) if rank() == 0 else None
+        compute = Compute(place, precision.value, compile, accumulate=accumulate)
         curve = run_training(model, text, config, folder, resume, tokenizer=tokenizer,
-                             on_step=report, compute=Compute(place, precision.value))
+                             on_step=report, compute=compute)
         stopped = len(curve.rows) <= config.steps
         if rank() == 0: conclude(model, tokenizer, folder, stopped)
     if stopped: raise typer.Exit(3)

@@ -9,10 +9,11 @@ __all__ = ['PRECISIONS', 'QUIET', 'choose_device', 'native_precision', 'process_
 
 # %% ../nbs/appendix/devices.ipynb #dev-002
 import functools
+import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +67,10 @@ def process_group(
         # two libraries for talking: one between GPUs, one between CPUs
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         yield
-        dist.destroy_process_group()  # not after an error: then the others do not answer any more
+        # not after an error: then the others do not answer any more
+        gc.collect()  # a wrapped model lives on in a cycle, and its threads with it
+        dist.barrier()  # nobody leaves while another is still talking
+        dist.destroy_process_group()
 
 # %% ../nbs/appendix/devices.ipynb #dev-010
 def rank() -> int:
@@ -119,10 +123,12 @@ class Compute:
     precision: str = "auto"  # "float32", "bfloat16", "float16", or what the device is fast in
     compile: bool | str = False  # torch.compile, True or the name of its backend
     threads: int = 1  # above 1, this many threads of a CPU share out the windows of a batch
+    accumulate: int = 1  # above 1, the gradients of so many parts of a batch are added up
 
     def __post_init__(self):
         check_choice("precision", self.precision, ["auto", *PRECISIONS])
         check_whole("threads", self.threads, 1)
+        check_whole("accumulate", self.accumulate, 1)
         if isinstance(self.compile, str):
             known = torch._dynamo.list_backends(exclude_tags=())
             check_choice("compile", self.compile, known)
@@ -138,7 +144,7 @@ class Compute:
                              "leave threads out")
         model.to(device)
         precision = PRECISIONS.get(self.precision) or native_precision(device)
-        return Stepper(model, device, precision, self.compile, self.threads)
+        return Stepper(model, device, precision, self.compile, self.threads, self.accumulate)
 
 
 def refuse(
@@ -157,9 +163,15 @@ def refuse(
         if compute.compile:
             raise ValueError("torch.compile cannot be used by several threads at once: "
                              "leave out compile or threads")
+        if compute.accumulate > 1:
+            raise ValueError(f"threads={compute.threads} divide a batch already: "
+                             "leave out accumulate or threads")
     if config.batch_size % num_processes():
         raise ValueError(f"batch_size={config.batch_size} cannot be shared equally by "
                          f"{num_processes()} processes: make it a multiple of {num_processes()}")
+    if compute.accumulate > config.batch_size // num_processes():
+        raise ValueError(f"accumulate={compute.accumulate} is more than the "
+                         f"{config.batch_size // num_processes()} sequences of a batch: use fewer")
 
 # %% ../nbs/appendix/devices.ipynb #dev-012b
 QUIET = (nn.Embedding, nn.LayerNorm, nn.Linear, nn.Identity, nn.Sequential, nn.ModuleList, Dropout)
@@ -177,13 +189,12 @@ def further(generator: torch.Generator, number: int) -> int:
 
 
 @contextmanager
-def forked(stepper, generator: torch.Generator):
+def forked(stepper, seed: int):
     "Inside, PyTorch's global generators follow a seed, if anything draws from them."
     if not stepper.forks: yield
     else:
         on_gpu = stepper.device.type == "cuda"
         with torch.random.fork_rng([stepper.device] if on_gpu else []):
-            seed = generator.initial_seed()
             if stepper.device.type == "cpu": torch.default_generator.manual_seed(seed)
             else: torch.manual_seed(seed)
             yield
@@ -198,6 +209,7 @@ class Stepper:
         precision: torch.dtype,
         compile: bool | str = False,  # as of Compute
         threads: int = 1,
+        accumulate: int = 1,
     ):
         self.device, self.precision = device, precision
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -209,7 +221,7 @@ class Stepper:
             backend = compile if isinstance(compile, str) else "inductor"
             self.network = torch.compile(self.network, backend=backend)
         self.pool = lone_threads(threads) if threads > 1 else None
-        self.threads = threads
+        self.threads, self.accumulate = threads, accumulate
 
     def step(
         self,
@@ -229,12 +241,16 @@ class Stepper:
         norm = nn.utils.clip_grad_norm_(self.weights, grad_clip)
         self.scaler.step(optimizer)
         self.scaler.update()
-        return total(loss) / num_processes(), norm.item()
+        if num_processes() > 1: dist.all_reduce(loss)
+        loss, norm = torch.stack([loss, norm.to(loss)]).tolist()  # one wait for the device
+        return loss / num_processes(), norm
 
-    def loss(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        "The sum of the losses of some windows; dropout draws from the generator."
+    def loss(
+        self, inputs: Tensor, targets: Tensor, generator: torch.Generator, part: int = 0
+    ) -> Tensor:
+        "The sum of the losses of a part of a batch; dropout draws from the generator."
         half = self.precision != torch.float32
-        with forked(self, generator), drawing_from(generator):
+        with forked(self, further(generator, part)), drawing_from(generator):
             with torch.autocast(self.device.type, self.precision, enabled=half):
                 logits = self.network(inputs).flatten(0, 1)  # (B T, V)
                 if half: logits = logits.float()
@@ -244,10 +260,16 @@ class Stepper:
 def backward_at_once(
     stepper: Stepper, inputs: Tensor, targets: Tensor, generator: torch.Generator
 ) -> Tensor:
-    "Gradients of the mean loss, which comes back."
-    loss = stepper.loss(inputs, targets, generator) / targets.numel()
-    stepper.scaler.scale(loss).backward()  # between processes gradients are averaged on the way
-    return loss.detach()
+    "Gradients of the mean loss, which comes back, added up over the parts of the batch."
+    parts = zip(inputs.tensor_split(stepper.accumulate), targets.tensor_split(stepper.accumulate))
+    losses = []
+    for part, (inputs_here, targets_here) in enumerate(parts):
+        waits = num_processes() > 1 and part + 1 < stepper.accumulate
+        with stepper.network.no_sync() if waits else nullcontext():
+            loss = stepper.loss(inputs_here, targets_here, generator, part) / targets.numel()
+            stepper.scaler.scale(loss).backward()
+        losses.append(loss.detach())
+    return sum(losses)
 
 
 def backward_by_threads(

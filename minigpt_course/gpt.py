@@ -71,8 +71,8 @@ def parameter_ledger(
     "Every parameter of a GPT, derived from its configuration."
     V, T, C, blocks = config.vocab_size, config.context_length, config.embed_dim, config.num_blocks
     return {
-        "character table": 0 if config.tied_head else V * C,
-        "position table": T * C,
+        "token embedding": 0 if config.tied_head else V * C,
+        "position embedding": T * C,
         "queries, keys, values": blocks * 3 * C * C,
         "output projections": blocks * (C * C + C) * config.output_projection,
         "feed-forward": blocks * (C * 4 * C + 4 * C + 4 * C * C + C),
@@ -103,7 +103,7 @@ def training_memory(
     C, H, V = config.embed_dim, config.num_heads, config.vocab_size
     weights = 4 * sum(parameter_ledger(config).values())
     per_position = config.num_blocks * (12 * C + H + 4) + 2 * C + V + 2
-    return {"weights": weights, "gradients": weights, "AdamW's two means": 2 * weights, "activations": 4 * per_position * batch_size * config.context_length}
+    return {"weights": weights, "gradients": weights, "AdamW's moments": 2 * weights, "activations": 4 * per_position * batch_size * config.context_length}
 
 # %% ../nbs/06_gpt.ipynb #06-049
 def training_flops(

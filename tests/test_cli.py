@@ -15,6 +15,7 @@ import torch
 
 from conftest import assert_same_end, small_corpus
 from minigpt_course import cli
+from minigpt_course.devices import Compute
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPTConfig, parameter_ledger
 from minigpt_course.runs import LearningCurve, load_checkpoint
@@ -128,6 +129,19 @@ def test_the_optimizer_is_chosen_by_name_and_kept_with_the_run(tmp_path, called)
     assert code == 0 and about["training"]["optimizer"] == "muon"
     code, _, complained = called(*line, "--resume")
     assert code == 1 and "there optimizer='muon', here optimizer='adamw'" in complained
+
+
+def test_compiling_and_accumulating_reach_the_library(tmp_path, called, monkeypatch):
+    asked = []
+    def compute(device, precision, compile, accumulate):
+        asked.append((precision, compile, accumulate))
+        return Compute(device, precision, compile and "eager", accumulate=accumulate)
+    monkeypatch.setattr(cli, "Compute", compute)
+    line = [*training(tmp_path / "run"), "--steps", 2]
+    assert called(*line, "--compile", "--accumulate", 2)[0] == 0
+    assert asked == [("auto", True, 2)]
+    code, _, complained = called(*training(tmp_path / "other"), "--accumulate", 3)
+    assert code == 1 and "accumulate=3 is more than the 2 sequences" in complained
 
 
 def test_a_line_that_is_refused_leaves_no_run(tmp_path, called):

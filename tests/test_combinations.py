@@ -38,10 +38,11 @@ class Combination(NamedTuple):
     compile: bool | str = False
     threads: int = 1
     processes: int = 1
+    accumulate: int = 1
 
     def __str__(self) -> str:
         compiled = f"compiled by {self.compile}" if self.compile else "eager"
-        shared = f"{self.threads} threads, {self.processes} processes"
+        shared = f"{self.threads} threads, {self.processes} processes, {self.accumulate} parts"
         return f"{self.optimizer}, {self.precision}, {compiled}, {shared}"
 
     @property
@@ -50,13 +51,15 @@ class Combination(NamedTuple):
 
     @property
     def compute(self) -> Compute:
-        return Compute("cpu", self.precision, self.compile, self.threads)
+        return Compute("cpu", self.precision, self.compile, self.threads, self.accumulate)
 
 
 ORDER = list(itertools.product(PRECISIONS, (False, "aot_eager"), OPTIMIZERS))
 ALONE = [Combination(name, precision, compile) for precision, compile, name in ORDER]
 BY_THREADS = [one._replace(threads=2) for one in ALONE if not one.compile]
+IN_PARTS = [one._replace(accumulate=3) for one in ALONE]  # of 4 sequences: 2, 1 and 1
 BY_PROCESSES = [one._replace(processes=2) for one in ALONE]
+BY_PROCESSES += [one._replace(processes=2, accumulate=2) for one in ALONE if not one.compile]
 
 
 def fresh_model(seed: int) -> GPT:
@@ -114,9 +117,9 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, one):
     assert_nearly(LearningCurve.from_csv(tmp_path / "whole" / "curve.csv"), simplest, one)
 
 
-@pytest.mark.parametrize("one", BY_THREADS, ids=str)
-def test_threads_that_were_stopped_end_with_the_same_bits(tmp_path, one):
-    "Each thread drops something else, so that it is without dropout that they learn the same."
+@pytest.mark.parametrize("one", BY_THREADS + IN_PARTS, ids=str)
+def test_parts_of_a_batch_that_were_stopped_end_with_the_same_bits(tmp_path, one):
+    "Each part drops something else, so that it is without dropout that they learn the same."
     stopped_and_gone_on_with(tmp_path, one)
     without = small_gpt(), small_gpt()
     simplest = train_by(Combination(one.optimizer, "float32"), without[0])
@@ -216,6 +219,14 @@ REFUSED = {  # name: where, what `Compute` is asked for, what else `train` is, w
         anywhere, {"threads": 2}, {"model": with_a_foreign_part},
         "a part of the model that is not the course's own may draw from PyTorch's global "
         "generator, which threads would share: leave threads out"),
+    "threads and accumulation": (
+        anywhere, {"threads": 2, "accumulate": 2}, {},
+        "threads=2 divide a batch already: leave out accumulate or threads"),
+    "more parts than sequences": (
+        in_two_processes, {"accumulate": 3}, {},
+        "accumulate=3 is more than the 2 sequences of a batch: use fewer"),
+    "no parts": (
+        anywhere, {"accumulate": 0}, {}, "accumulate=0 must be a whole number of at least 1"),
     "a batch that processes cannot share": (
         in_three_processes, {}, {},
         "batch_size=4 cannot be shared equally by 3 processes: make it a multiple of 3"),

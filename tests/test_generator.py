@@ -263,13 +263,14 @@ def test_a_foreign_part_draws_in_a_fork_and_reproducibly(compute):
     assert all(math.isfinite(loss) for loss in first.column("train_loss")[:-1])
 
 
-def test_a_foreign_part_drops_something_else_in_each_step():
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_foreign_part_drops_something_else_in_each_step_and_part(accumulate):
     model, seen = with_a_foreign_part(), set()
     def keep(module, given, kept):
         if module.training: seen.add(tuple((kept == 0).flatten().tolist()))
     model.dropout.register_forward_hook(keep)
-    curve_of(model)
-    assert len(seen) == CONFIG.steps
+    curve_of(model, compute=Compute(accumulate=accumulate))
+    assert len(seen) == CONFIG.steps * accumulate
 
 
 def test_a_run_with_a_foreign_part_goes_on_with_the_same_bits(tmp_path):
