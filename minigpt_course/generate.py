@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cache import RowCache, can_cache
-from .core import check_sampling
+from .core import check_sampling, plain
 from .gpt import GPT
 from .text import CharTokenizer
 
@@ -50,12 +50,13 @@ class KVCache:
     "Keys and values of the characters that a model has been fed, so that more can be fed without computing them again. The model must be in evaluation mode."
     def __init__(self, model: GPT):
         config, like = model.config, model.lm_head.weight
-        shape = config.num_blocks, 1, config.num_heads, config.context_length, config.embed_dim // config.num_heads  # (blocks, 1, H, T, D)
+        shape = len(model.blocks), 1, config.num_heads, config.context_length, config.embed_dim // config.num_heads  # (blocks, 1, H, T, D)
         self.model, self.length = model, 0
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
 
     @torch.inference_mode()
     def feed(self, idx: Tensor) -> Tensor:  # ids (1, T) that follow what was fed before, to logits (1, T, V); clone them before you train on them
+        if len(idx) != 1: raise ValueError(f"a cache holds one text, and these ids are of {len(idx)}: feed it ids of shape (1, T)")
         start, end = self.length, self.length + idx.shape[1]
         x = self.model.embed(idx, start)  # (1, T, C); refuses to go past the context
         for block, keys, values in zip(self.model.blocks, self.keys, self.values):
@@ -110,6 +111,7 @@ def stream(
     use_cache: bool = True,  # same text, many times faster
 ) -> Iterator[str]:  # the new characters, one at a time
     "Continue a text, character by character. `ValueError` if an argument makes no sense."
+    model = plain(model)
     check_sampling(model, tokenizer, prompt, num_chars, temperature, top_k, top_p)
     generator, was_training = torch.Generator(), model.training
     if seed is None: generator.seed()

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .bigram import evaluate
-from .core import check_fit, fingerprint, write_atomically
+from .core import check_fit, fingerprint, plain, write_atomically
 from .devices import Compute, from_first, rank
 from .gpt import GPT
 from .optimizers import make_optimizer
@@ -315,7 +315,7 @@ def open_run(
 ) -> Run:
     """A run at its beginning, or where its newest whole checkpoint left it. `ValueError` if the
     parts do not belong together."""
-    tokenizer = tokenizer or corpus.fit_tokenizer(model.config.vocab_size)
+    tokenizer = tokenizer or corpus.fit_tokenizer(plain(model).config.vocab_size)
     check_fit(model, corpus, tokenizer)
     # before the folder is claimed, as this refuses what does not combine
     run = Run(model, corpus, config, tokenizer, schedule, optimizer, compute)

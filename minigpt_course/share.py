@@ -11,11 +11,13 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from .core import fingerprint, write_atomically
+from .core import fingerprint, plain, write_atomically
 from .fast import dequantize_rows, quantize_rows
 from .gpt import GPT, GPTConfig
+from .gpt2 import check_room
 from .runs import load_best, read_identity
 from .text import CharTokenizer, Corpus
 
@@ -30,12 +32,14 @@ def save(
     bits: int | None = None,  # 8: matrices as whole numbers with a scale per row; None: as they are
     notes: dict | None = None,  # what else a receiver should know, for example text and loss
 ) -> None:
-    "Keep a model for others: safetensors and JSON. A crash leaves the former model or the new one. `ValueError` if model and tokenizer differ in size."
+    "Keep a model for others: safetensors and JSON. A crash leaves the former model or the new one. `ValueError` if model and tokenizer differ in size, or the weights and the model's configuration."
     from safetensors.torch import save as as_bytes
+    model = plain(model)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ValueError(f"the tokenizer has {tokenizer.vocab_size} characters, the model {model.config.vocab_size}: use the tokenizer that it was trained with")
     if bits not in (None, 8): raise ValueError(f"bits={bits!r} cannot be had: 8, or None for the weights as they are")
-    weights = {name: weight.detach().cpu().clone() for name, weight in model.state_dict().items()}
+    check_shapes(model.state_dict(), model.config, "the model to save")
+    weights = {name: weight.detach().cpu().clone(memory_format=torch.contiguous_format) for name, weight in model.state_dict().items()}
     content = as_bytes(packed(weights) if bits else weights)
     digest = hashlib.sha256(content).hexdigest()
     about = {"format": FORMAT, "weights": f"weights-{digest[:16]}.safetensors", "weights_sha256": digest,
@@ -75,29 +79,40 @@ def read_about(path: Path) -> dict:
     return about
 
 
-def check_shapes(there: dict[str, tuple], wanted: dict[str, tuple], path: Path) -> None:
-    "`ValueError` naming the first tensor of a file that is missing, unknown or of the wrong shape."
-    for name in wanted | there:
-        if there.get(name) != wanted.get(name):
-            raise ValueError(f"{path}: {name} has the shape {there.get(name, 'of nothing')} and should have {wanted.get(name, 'none')}: it belongs to another model")
+def check_shapes(
+    weights: dict[str, Tensor],
+    config: GPTConfig,  # what they should be the weights of
+    what: str | Path,  # whose they are, for the message
+) -> None:
+    "`ValueError` naming the first weight that is missing, unknown or of the wrong shape."
+    with torch.device("meta"): wanted = GPT(config).state_dict()
+    for name in wanted | weights:
+        here, there = (tuple(some[name].shape) if name in some else "of nothing" for some in (weights, wanted))
+        if here != there:
+            raise ValueError(f"{what}: {name} has the shape {here} and should have {there}: it belongs to another model")
 
 # %% ../nbs/13_share.ipynb #13-017
 def load(
     name: str | Path,  # a saved model's folder, that of a run (its best model so far), or the name of a published model
 ) -> tuple[GPT, CharTokenizer]:
     "A model and its tokenizer, in evaluation mode. `FileNotFoundError` or `ValueError` naming what is missing, damaged, of another shape, or from another version."
+    from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
     folder = Path(name)
     if (folder / "run.json").is_file(): return load_run(folder)
-    if not folder.exists() and str(name) in published(): folder = WEIGHTS / str(name)
+    if not folder.exists() and (WEIGHTS / folder / "minigpt.json").is_file(): folder = WEIGHTS / folder
     about = read_about(folder / "minigpt.json")
     path = folder / Path(about["weights"]).name
     if not path.is_file(): raise FileNotFoundError(f"{path} is missing: copy the whole folder again")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about["weights_sha256"]: raise ValueError(f"{path} is damaged ({len(content):,} bytes, with another hash than they should have): copy it again")
-    model, weights = GPT(GPTConfig(**about["config"])), from_bytes(content)
+    config = GPTConfig(**about["config"])
+    check_room(config, len(content), path)
+    try: weights = from_bytes(content)
+    except SafetensorError as error: raise ValueError(f"{path} does not hold weights ({error}): copy it again") from None
     if about["bits"]: weights = unpacked(weights)
-    check_shapes({name: tuple(value.shape) for name, value in weights.items()}, {name: tuple(value.shape) for name, value in model.state_dict().items()}, path)
+    check_shapes(weights, config, path)
+    model = GPT(config)
     model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
     return model.eval(), CharTokenizer(about["chars"])
 

@@ -1,5 +1,6 @@
 """A model that is handed on is the same model: in our own folder, whatever happens to it, by its
 name, and as a GPT-2 in transformers."""
+import copy
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from minigpt_course import share
 from minigpt_course.bigram import evaluate
 from minigpt_course.core import fingerprint
 from minigpt_course.fast import dequantize_rows, quantize_rows
-from minigpt_course.generate import generate
+from minigpt_course.generate import KVCache, generate
 from minigpt_course.gpt2 import from_transformers, to_transformers
 from minigpt_course.runs import load_best, load_checkpoint, save_checkpoint
 from minigpt_course.share import load, published, save
@@ -566,3 +567,113 @@ def test_a_transformers_folder_that_is_missing(tmp_path, transformers):
     missing = tmp_path / "missing"
     complaint = f"no transformers model in {re.escape(str(missing))}: there is no config.json"
     with pytest.raises(FileNotFoundError, match=complaint): from_transformers(missing)
+
+
+@pytest.mark.parametrize("chars", [STRANGE, STRANGE.replace(UNKNOWN, "i")],
+                         ids=["unknown symbol", "no unknown symbol"])
+def test_what_a_receiver_types_first(tmp_path, transformers, chars):
+    to_transformers(small_gpt(embed_dim=32), CharTokenizer(chars), tmp_path)
+    write = transformers.pipeline("text-generation", model=str(tmp_path))
+    [written] = write("a" * 5)
+    assert written["generated_text"].startswith("a" * 5)
+    assert write.tokenizer.model_max_length == write.model.generation_config.max_length == 16
+    if UNKNOWN in chars: assert len(write(["a", "abcde"], batch_size=2)) == 2
+
+
+def test_padding_in_front_changes_nothing(twins, trained):
+    model, tokenizer = twins(*trained)
+    alone, padded = tokenizer(["To be"]), tokenizer(["To be", "To be or not"], padding=True)
+    texts = [model.generate(**batch.convert_to_tensors("pt"), do_sample=False, max_length=40)[0]
+             for batch in (alone, padded)]
+    assert tokenizer.decode(texts[0])[:20] == tokenizer.decode(texts[1])[7:27]
+
+
+ASCII = """
+import sys
+from minigpt_course.gpt2 import from_transformers, to_transformers
+from minigpt_course.share import load
+model, tokenizer = load(sys.argv[1])
+to_transformers(model, tokenizer, sys.argv[2])
+assert from_transformers(sys.argv[2])[1].chars == tokenizer.chars
+"""
+
+
+def test_an_export_in_a_locale_without_utf8(tmp_path, transformers):
+    save(small_gpt(embed_dim=32), CharTokenizer(STRANGE), tmp_path / "ours")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", ASCII, tmp_path / "ours", tmp_path / "theirs"]
+    subprocess.run(command, check=True, env=os.environ | plain)
+
+
+def test_the_model_card_says_what_it_is(tmp_path, transformers, tokenizer):
+    to_transformers(small_gpt(embed_dim=32), tokenizer, tmp_path, {"validation loss": 1.234})
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| validation loss | 1.234 |" in card and "pipeline_tag: text-generation" in card
+
+
+def change_json(path: Path, change):
+    about = json.loads(path.read_text(encoding="utf-8"))
+    change(about)
+    path.write_text(json.dumps(about), encoding="utf-8")
+
+
+@pytest.mark.parametrize("file, change, reason", [
+    ("tokenizer.json", lambda it: it["model"]["vocab"].update(a=99), "are not 0 to 23"),
+    ("tokenizer.json", lambda it: it["model"]["vocab"].update(a=3), "are not 0 to 23"),
+    ("config.json", lambda it: it.update(n_layer=3), "has no weights for transformer.h.2"),
+    ("config.json", lambda it: it.update(n_layer=10**9), "too many for .* bytes of weights"),
+    ("config.json", lambda it: it.update(n_positions=10**12), "too many for .* bytes of weights"),
+    ("config.json", lambda it: it.update(n_embd=10**12 + 39), "heads must divide|too many"),
+], ids=["a gap", "a double", "a layer lost", "many layers", "many positions", "wide"])
+def test_a_damaged_gpt2_is_refused_before_it_takes_memory(
+    tmp_path, twins, tokenizer, file, change, reason
+):
+    twins(small_gpt(embed_dim=32), tokenizer)
+    change_json(tmp_path / file, change)
+    with pytest.raises(ValueError, match=reason): from_transformers(tmp_path)
+
+
+# wrapped, or changed
+
+
+def test_a_wrapped_model_is_saved_plain(tmp_path, model, tokenizer):
+    wrapped = torch.compile(torch.nn.DataParallel(model), backend="eager")
+    save(wrapped, tokenizer, tmp_path)
+    assert_same((model, tokenizer), load(tmp_path))
+    texts = [generate(some, tokenizer, "a", 9, seed=0) for some in (wrapped, model)]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel,
+                                  lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapped_model_is_not_trained(tmp_path, model, corpus, wrap):
+    with pytest.raises(ValueError, match="is wrapped in .*: give the plain one to train"):
+        train(wrap(model), corpus, TrainConfig(steps=1), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_transposed_weight_is_saved(tmp_path, model, tokenizer):
+    layer = model.blocks[0].feed_forward.up_proj
+    layer.weight = torch.nn.Parameter(layer.weight.detach().T.contiguous().T)
+    save(model, tokenizer, tmp_path)
+    assert_same((model, tokenizer), load(tmp_path))
+
+
+def test_a_model_with_another_number_of_blocks_is_not_saved(tmp_path, model, tokenizer):
+    model.blocks.append(copy.deepcopy(model.blocks[0]))
+    with pytest.raises(ValueError, match="blocks.2.* should have of nothing"):
+        save(model, tokenizer, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_cache_goes_through_blocks_that_were_added(tokenizer):
+    model = small_gpt(context_length=64).eval()
+    model.blocks.append(copy.deepcopy(model.blocks[0]))
+    torch.nn.init.normal_(model.lm_head.weight)
+    texts = [generate(model, tokenizer, "a", 40, seed=0, use_cache=cache) for cache in (0, 1)]
+    assert texts[0] == texts[1]
+
+
+def test_a_cache_holds_one_text(model):
+    with pytest.raises(ValueError, match="a cache holds one text, .* feed it ids of shape"):
+        KVCache(model.eval()).feed(torch.zeros(2, 3, dtype=torch.long))
