@@ -12,6 +12,7 @@ sys.path.insert(0, str(PROJECT / "tools"))
 
 import course  # noqa: E402
 import derive  # noqa: E402
+import weights  # noqa: E402
 
 
 @pytest.fixture
@@ -96,3 +97,11 @@ def test_each_notebook_runs_alone_and_leaves_nothing(small_course):
     assert "ZeroDivisionError: division by zero" in failed[1]
     left = {path.name for path in small_course.iterdir()} - {"nbs", "_alone"}
     assert left == set() and not any((small_course / "_alone").iterdir())
+
+
+def test_what_samples_repeat_of_a_text_is_measured():
+    text = "".join(chr(97 + (i * i + i // 7) % 26) for i in range(3000))
+    passage = text[500:580]
+    longest, share = weights.memorised([f"0123{passage}456", "~" * 60], text)
+    assert longest == passage
+    assert share == 31 / (87 - 49 + 60 - 49)  # of 80 characters 31 pieces of 50

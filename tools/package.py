@@ -21,7 +21,7 @@ from minigpt_course.bigram import read_results
 from minigpt_course.corpus import load_corpus
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.share import load, save
+from minigpt_course.share import load, published, save
 from minigpt_course.text import CharTokenizer
 from minigpt_course.train import TrainConfig, train
 
@@ -31,9 +31,15 @@ for tool in "nbdev", "jupyterlab", "pytest", "papermill":
     assert importlib.util.find_spec(tool) is None, f"{tool} is no run-time dependency"
 assert sum(p.numel() for p in GPT(GPTConfig.kaggle()).parameters()) == 13_162_061
 
+def minigpt(*arguments):
+    command = pathlib.Path(sys.prefix, "bin", "minigpt"), *arguments
+    return subprocess.run(command, capture_output=True, text=True)
+
 # what ships with the library
-model, tokenizer = load("pydocs")
-assert len(generate(model, tokenizer, "Return the ", 50, seed=0)) == 61
+for name in published():
+    assert len(generate(*load(name), "Return the ", 50, seed=0)) == 61
+    assert minigpt("generate", name, "--length", "20").returncode == 0
+assert "pydocs" in published()
 assert set(read_results()) == {"sha256", "baselines", "models"}
 
 # a text of the user's own
@@ -49,13 +55,8 @@ pairs = zip(load("kept")[0].parameters(), model.parameters())
 assert all(torch.equal(a, b) for a, b in pairs)
 
 # the command
-def minigpt(*arguments):
-    command = pathlib.Path(sys.prefix, "bin", "minigpt"), *arguments
-    return subprocess.run(command, capture_output=True, text=True)
-
 wrote = minigpt("generate", "kept", "--prompt", "the ", "--length", "100", "--temperature", "0")
 assert wrote.returncode == 0 and wrote.stdout.strip() == text.strip(), wrote
-assert minigpt("generate", "pydocs", "--length", "20").returncode == 0
 exported = minigpt("export", "kept", "gpt2")
 if importlib.util.find_spec("transformers"):
     assert exported.returncode == 0 and pathlib.Path("gpt2/model.safetensors").exists(), exported
