@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'RUN_FORMAT', 'LearningCurve', 'read_curve', 'save_checkpoint', 'newest_checkpoint', 'read_state',
-           'load_checkpoint', 'claim', 'write_identity', 'read_identity', 'stop_requests', 'Run', 'weights_of',
-           'save_if_due', 'save_run', 'restore_run', 'open_run', 'load_best', 'tell_if_stopped', 'evaluate_test']
+           'load_checkpoint', 'claim', 'stop_requests', 'Run', 'weights_of', 'save_if_due', 'save_run', 'restore_run',
+           'open_run', 'load_best', 'tell_if_stopped', 'evaluate_test']
 
 # %% ../nbs/appendix/runs.ipynb #runs-002
 import csv
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .bigram import evaluate
-from .core import check_fit, fingerprint, write_atomically
+from .core import check_fit, read_about, write_about, write_atomically
 from .devices import Compute, from_first, rank
 from .gpt import GPT
 from .optimizers import make_optimizer
@@ -159,11 +159,11 @@ def claim(
         if any(run_dir.glob("checkpoint-*.pt")):
             raise ValueError(f"{run_dir} holds checkpoints and no run.json to say whose: "
                              "choose another run_dir")
-        return write_identity(path, identity)
+        return write_about(path, identity, RUN_FORMAT)
     if not resume:
         raise ValueError(f"{run_dir} holds a run already: go on with resume=True, "
                          "or choose another run_dir")
-    there = read_identity(path)
+    there = read_about(path, RUN_FORMAT)
     for what, mine in identity.items():
         theirs = there.get(what)
         if theirs != mine:
@@ -172,29 +172,6 @@ def claim(
                              "choose another run_dir")
 
 # %% ../nbs/appendix/runs.ipynb #runs-015
-def write_identity(path: Path, identity: dict) -> None:
-    "Write a run.json, with its format and its hash."
-    about = {"format": RUN_FORMAT} | identity
-    content = json.dumps(about | {"sha256": fingerprint(about)}, indent=1)
-    write_atomically(path, content.encode())
-
-
-def read_identity(path: Path) -> dict:
-    "What a run.json says a run is. `ValueError` if it is damaged, or of another format."
-    try:
-        there = dict(json.loads(path.read_bytes()))
-        whole = there.pop("sha256") == fingerprint(there)
-    except (ValueError, TypeError, KeyError, RecursionError): whole = False
-    if not whole: raise ValueError(f"{path} is damaged: choose another run_dir")
-    version = there.pop("format", 1)
-    if version != RUN_FORMAT:
-        remedy = ("install a newer minigpt_course" if version > RUN_FORMAT else
-                  "train again in another run_dir, or use the version that wrote it")
-        raise ValueError(f"{path} is of format {version}, and this version reads {RUN_FORMAT}: "
-                         f"{remedy}")
-    return there
-
-
 def _short(value: object, other: object) -> str:
     "A value, or of a dictionary only what differs."
     if not isinstance(value, dict) or not isinstance(other, dict): return repr(value)[:60]

@@ -18,7 +18,7 @@ import torch
 from conftest import small_corpus, small_gpt
 from minigpt_course import share
 from minigpt_course.bigram import evaluate
-from minigpt_course.core import fingerprint
+from minigpt_course.core import fingerprint, read_about
 from minigpt_course.fast import dequantize_rows, quantize_rows
 from minigpt_course.generate import generate
 from minigpt_course.gpt2 import from_transformers, to_transformers
@@ -255,10 +255,10 @@ def test_8_bits_cost_a_trained_model_little(tmp_path, trained):
 def test_notes_survive(tmp_path, model, tokenizer, bits):
     notes = {"corpus": "hamlet é", "validation loss": 1.25, "steps": [1, 2], "more": {"a": None}}
     save(model, tokenizer, tmp_path, bits=bits, notes=notes)
-    about = share.read_about(tmp_path / "minigpt.json")
+    about = read_about(tmp_path / "minigpt.json", share.FORMAT)
     assert about["notes"] == notes and about["bits"] == bits
     save(model, tokenizer, tmp_path)
-    assert share.read_about(tmp_path / "minigpt.json")["notes"] == {}
+    assert read_about(tmp_path / "minigpt.json", share.FORMAT)["notes"] == {}
 
 
 # models that come with the library
@@ -346,7 +346,7 @@ def test_a_folder_of_the_first_edition_is_refused_with_what_to_do(tmp_path, mode
     save(model, tokenizer, tmp_path)
     rewrite(tmp_path, format=1)
     complaint = (f"{re.escape(str(tmp_path))}.* of format 1, and this version reads 2: "
-                 "train the model again, or use the version that wrote it")
+                 "train again in another folder, or use the version that wrote it")
     with pytest.raises(ValueError, match=complaint): load(tmp_path)
 
 

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 from minigpt_course.bigram import evaluate
+from minigpt_course.core import read_about
 from minigpt_course.corpus import load_corpus
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.runs import load_best, read_identity
-from minigpt_course.share import load, save
+from minigpt_course.runs import RUN_FORMAT, load_best
+from minigpt_course.share import WEIGHTS, load, save
 from minigpt_course.text import CharTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def publish(run_dir: Path, name: str) -> None:
     "Save a run's best model among the library's weights, with what a receiver should know."
-    about, folder = read_identity(run_dir / "run.json"), ROOT / "minigpt_course" / "weights" / name
+    about, folder = read_about(run_dir / "run.json", RUN_FORMAT), WEIGHTS / name
     corpus, tokenizer = load_corpus(about["corpus"]["name"]), CharTokenizer(about["chars"])
     if corpus.sha256 != about["corpus"]["sha256"]:
         sys.exit(f"{run_dir} was trained on another text than the {corpus.name} of this Python")
