@@ -1,6 +1,7 @@
 """A model that is handed on is the same model: in our own folder, whatever happens to it, by its
 name, and as a GPT-2 in transformers."""
 import copy
+import hashlib
 import io
 import json
 import os
@@ -19,7 +20,7 @@ import torch
 from conftest import small_corpus, small_gpt
 from minigpt_course import share
 from minigpt_course.bigram import evaluate
-from minigpt_course.core import fingerprint
+from minigpt_course.core import fingerprint, read_about
 from minigpt_course.fast import dequantize_rows, quantize_rows
 from minigpt_course.generate import KVCache, generate
 from minigpt_course.gpt2 import from_transformers, to_transformers
@@ -256,10 +257,10 @@ def test_8_bits_cost_a_trained_model_little(tmp_path, trained):
 def test_notes_survive(tmp_path, model, tokenizer, bits):
     notes = {"corpus": "hamlet é", "validation loss": 1.25, "steps": [1, 2], "more": {"a": None}}
     save(model, tokenizer, tmp_path, bits=bits, notes=notes)
-    about = share.read_about(tmp_path / "minigpt.json")
+    about = read_about(tmp_path / "minigpt.json", share.FORMAT, share.KINDS)
     assert about["notes"] == notes and about["bits"] == bits
     save(model, tokenizer, tmp_path)
-    assert share.read_about(tmp_path / "minigpt.json")["notes"] == {}
+    assert read_about(tmp_path / "minigpt.json", share.FORMAT, share.KINDS)["notes"] == {}
 
 
 # models that come with the library
@@ -347,7 +348,7 @@ def test_a_folder_of_the_first_edition_is_refused_with_what_to_do(tmp_path, mode
     save(model, tokenizer, tmp_path)
     rewrite(tmp_path, format=1)
     complaint = (f"{re.escape(str(tmp_path))}.* of format 1, and this version reads 2: "
-                 "train the model again, or use the version that wrote it")
+                 "train again in another folder, or use the version that wrote it")
     with pytest.raises(ValueError, match=complaint): load(tmp_path)
 
 
@@ -357,7 +358,7 @@ def test_a_run_of_the_first_edition_is_refused_with_what_to_do(tmp_path, corpus)
     about = {name: value for name, value in about.items() if name not in ("format", "sha256")}
     (tmp_path / "run.json").write_text(json.dumps(about | {"sha256": fingerprint(about)}))
     complaint = (f"{re.escape(str(tmp_path))}.* of format 1, and this version reads 2: "
-                 "train again in another run_dir, or use the version that wrote it")
+                 "train again in another folder, or use the version that wrote it")
     with pytest.raises(ValueError, match=complaint): load(tmp_path)
 
 
@@ -677,3 +678,77 @@ def test_the_cache_goes_through_blocks_that_were_added(tokenizer):
 def test_a_cache_holds_one_text(model):
     with pytest.raises(ValueError, match="a cache holds one text, .* feed it ids of shape"):
         KVCache(model.eval()).feed(torch.zeros(2, 3, dtype=torch.long))
+
+
+# hostile: everything has the right hash, and makes no sense
+
+
+@pytest.mark.parametrize("changes, complaint", [
+    ({"bits": "8"}, "says bits='8', which makes no sense"),
+    ({"chars": 5}, "says chars='5', which makes no sense"),
+    ({"weights": None}, "says weights='None', which makes no sense"),
+    ({"config": [1]}, r"says config='\[1\]', which makes no sense"),
+    ({"config": {"num_experts": 8}}, "speaks of 'num_experts', which this version does not know"),
+    ({"config": {"embed_dim": "16"}}, "makes no sense: embed_dim='16' must be a whole number"),
+    ({"config": {"dropout": "0"}}, "makes no sense: dropout='0' must be"),
+    ({"config": {"embed_dim": 10**12 + 39, "num_heads": 1}}, "too many for .* bytes of weights"),
+    ({"config": {"embed_dim": 10**12 + 39}}, "heads must divide embed_dim"),
+    ({"config": {"num_blocks": 10**9}}, "too many for .* bytes of weights"),
+    ({"config": {"context_length": 10**15}}, "too many for .* bytes of weights"),
+    ({"config": {"vocab_size": 10**15}}, "too many for .* bytes of weights"),
+    ({"chars": "aa"}, "names at least one character and each once"),
+    ({"chars": "ab"}, "the tokenizer has 2 characters, the model 24"),
+], ids=str)
+def test_a_saved_model_that_makes_no_sense(tmp_path, model, tokenizer, changes, complaint):
+    save(model, tokenizer, tmp_path)
+    if "config" in changes and isinstance(changes["config"], dict):
+        changes = {"config": vars(model.config) | changes["config"]}
+    rewrite(tmp_path, **changes)
+    with pytest.raises(ValueError, match=complaint): load(tmp_path)
+
+
+def test_what_is_not_said_of_a_model_takes_its_default(tmp_path, model, tokenizer):
+    save(model, tokenizer, tmp_path)
+    config = {name: value for name, value in vars(model.config).items() if name != "tied_head"}
+    rewrite(tmp_path, config=config)
+    assert_same((model, tokenizer), load(tmp_path))
+
+
+HEADERS = [b"", b"{", b"[]", b"null", b"{}", b'{"a": 1}', b'{"a": {"dtype": "F99"}}',
+           b'{"a": {"dtype": "F32", "shape": [99999999999], "data_offsets": [0, 4]}}',
+           b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
+           b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', b"[" * 9999,
+           b'{"lm_head.bias": {"dtype": "I64", "shape": [24], "data_offsets": [0, 192]}}']
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: header[:60].decode())
+@pytest.mark.parametrize("length", [None, 2**63, 2**40])
+def test_weights_with_a_malformed_header(tmp_path, model, tokenizer, header, length):
+    save(model, tokenizer, tmp_path)
+    numbers = 40_000
+    size = (len(header) if length is None else length).to_bytes(8, "little")
+    content = size + header + bytes(numbers)
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "weights-bad.safetensors").write_bytes(content)
+    rewrite(tmp_path, weights="weights-bad.safetensors", weights_sha256=digest)
+    with pytest.raises(ValueError, match="does not hold weights|it belongs to another model"):
+        load(tmp_path)
+
+
+def test_weights_outside_the_folder_are_not_read(tmp_path, model, tokenizer):
+    save(model, tokenizer, tmp_path / "model")
+    inside = next((tmp_path / "model").glob("*.safetensors"))
+    inside.rename(tmp_path / inside.name)
+    rewrite(tmp_path / "model", weights=f"../{inside.name}")
+    with pytest.raises(FileNotFoundError, match="is missing: copy the whole folder again"):
+        load(tmp_path / "model")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["minigpt.json", "weights"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, model, tokenizer, name):
+    save(model, tokenizer, tmp_path)
+    path = next(tmp_path.glob(f"{name}*"))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FileNotFoundError): load(tmp_path)

@@ -8,12 +8,12 @@ import platform
 from pathlib import Path
 
 from minigpt_course.bigram import evaluate
-from minigpt_course.core import write_atomically
+from minigpt_course.core import read_about, write_atomically
 from minigpt_course.corpus import load_corpus
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.gpt2 import model_card
-from minigpt_course.runs import load_best, read_identity
+from minigpt_course.runs import RUN_FORMAT, RUN_KINDS, load_best
 from minigpt_course.share import WEIGHTS, load, save
 from minigpt_course.text import CharTokenizer, Corpus
 
@@ -62,7 +62,7 @@ def memory_of(model: GPT, tokenizer: CharTokenizer, corpus: Corpus) -> dict[str,
 
 def publish(run_dir: Path, name: str) -> None:
     "Save a run's best model among the library's weights, with what a receiver should know."
-    about, folder = read_identity(run_dir / "run.json"), WEIGHTS / name
+    about, folder = read_about(run_dir / "run.json", RUN_FORMAT, RUN_KINDS), WEIGHTS / name
     corpus, tokenizer = load_corpus(about["corpus"]["name"]), CharTokenizer(about["chars"])
     if corpus.sha256 != about["corpus"]["sha256"]:
         raise SystemExit(f"{run_dir} was trained on another text than the {corpus.name} here: "
