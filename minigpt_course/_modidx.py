@@ -586,6 +586,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                               'minigpt_course/corpus.py'),
                                        'minigpt_course.corpus.open_corpus': ( 'appendix/corpus.html#open_corpus',
                                                                               'minigpt_course/corpus.py'),
+                                       'minigpt_course.corpus.remarks': ('appendix/corpus.html#remarks', 'minigpt_course/corpus.py'),
                                        'minigpt_course.corpus.text_digest': ( 'appendix/corpus.html#text_digest',
                                                                               'minigpt_course/corpus.py'),
                                        'minigpt_course.corpus.write_ids': ('appendix/corpus.html#write_ids', 'minigpt_course/corpus.py')},

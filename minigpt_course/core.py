@@ -256,7 +256,9 @@ def check_fit(
         if len(part) <= size.context_length:
             raise ValueError(f"the {name} set of {corpus.name} has {len(part)} characters, too few "
                              f"for a window of context_length={size.context_length} and its "
-                             "targets: give a longer text or a smaller context_length")
+                             "targets: give a text of at least "
+                             f"{10 * (size.context_length + 1):,} characters, "
+                             "or a smaller context_length")
 
 # %% ../nbs/appendix/core.ipynb #core-017
 def check_sampling(
