@@ -121,7 +121,8 @@ SCRAPS = [
 @pytest.mark.parametrize("length, has_test, said", SCRAPS)
 def test_training_on_a_text_shorter_than_a_window(length, has_test, said):
     corpus = Corpus.from_text(small_corpus().text[:length], "scrap", has_test)
-    with pytest.raises(ValueError, match=f"{said}, too few .*: give a longer text"):
+    wanted = f"{said}, too few .*: give a text of at least 170 characters"
+    with pytest.raises(ValueError, match=wanted):
         train(small_gpt(), corpus, SHORT)
 
 
