@@ -8,9 +8,11 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import stat
+import statistics
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import nbformat
 import pytest
@@ -303,7 +306,43 @@ def test_a_library_that_has_changed_makes_the_notebook_stale(tmp_path):
     assert again() != NOTEBOOK.read_bytes()
 
 
-# how it trains, without training
+# what it chooses, and how it trains, without training
+
+
+CHOOSES = next(cell for cell in cells() if cell.startswith("fast = device.type"))
+SETTINGS = {"FULL": False, "STEPS": None, "DROPOUT": None, "SEED": 0, "PRESET": "kaggle",
+            "torch": torch, "TrainConfig": TrainConfig, "GPTConfig": GPTConfig}
+BATCH = TrainConfig.kaggle().batch_size
+
+
+@pytest.mark.parametrize("device, precision, settings, steps, batch_size, brief", [
+    ("cpu", torch.float32, {}, 30, 4, True),
+    ("cpu", torch.bfloat16, {}, 30, BATCH, True),
+    ("cpu", torch.bfloat16, {"FULL": True}, TrainConfig.kaggle().steps, BATCH, False),
+    ("cpu", torch.float32, {"STEPS": 70, "DROPOUT": 0.5}, 70, BATCH, False),
+    ("cuda", torch.float16, {}, TrainConfig.kaggle().steps, BATCH, False),
+])
+def test_a_cpu_makes_thirty_steps_unless_more_is_asked_for(
+        capsys, device, precision, settings, steps, batch_size, brief):
+    names = SETTINGS | {"device": torch.device(device), "precision": precision} | settings
+    exec(CHOOSES, names)
+    assert (names["recipe"].steps, names["recipe"].batch_size) == (steps, batch_size)
+    assert names["size"] == GPTConfig.kaggle(**{"dropout": 0.5} if "DROPOUT" in settings else {})
+    said = capsys.readouterr().out
+    assert f"{steps:,} steps of {batch_size} x 256 characters, optimizer " in said
+    assert ("this is a short run" in said) == brief
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_full_run_is_predicted_from_the_seconds_of_the_short_ones_steps(capsys, fast):
+    seconds = [3.0, 3.6, 4.2, 9.0, 9.6, 9.6]
+    curve = LearningCurve([[step, 0, end, 0, 0, 0, 0] for step, end in enumerate(seconds)])
+    predicts = next(cell for cell in cells() if cell.startswith('with attempt("prediction")'))
+    exec(predicts, {"attempt": defined("attempt"), "statistics": statistics, "curve": curve,
+                    "short": True, "fast": fast, "PRESET": "kaggle", "TrainConfig": TrainConfig})
+    steps = TrainConfig.kaggle().steps
+    minutes = f"{steps:,} steps would take about {steps * 0.6 / 60:.0f} minutes here"
+    assert (minutes in capsys.readouterr().out) == fast
 
 
 TRAINS = next(cell for cell in cells() if cell.startswith("code, before = 0"))
@@ -341,29 +380,43 @@ def test_how_far_training_is_comes_from_its_newest_line(tmp_path, monkeypatch):
     assert progress(since) == ("training:   7%|7 | 2/30 [00:01<00:09]", 2)
 
 
-def test_the_picture_is_drawn_when_the_curve_has_changed_and_may_fail(tmp_path, monkeypatch):
+def test_the_picture_is_drawn_only_when_the_curve_has_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("curve.csv").touch()
+    for name in "curve.csv", "training.log": Path(name).touch()
     Path("samples.txt").write_text("--- step 0\nA\n--- step 5\nB\n")
-    Path("training.log").touch()
-    drawn, samples, polls = [], [], iter([None, None, None, 0])
+    shown, polls = [], iter([None, None, None, None, 0])
+    pictures = SimpleNamespace(learning_curve=MagicMock(), plt=MagicMock())
     def wait(seconds):
-        if len(drawn) == 1: os.utime("curve.csv", (1, 1))
+        if len(shown) == 6: os.utime("curve.csv", (1, 1))
         if seconds: raise subprocess.TimeoutExpired("training", seconds)
-    class Shown:
-        def update(self, content): samples.append(content)
-    def draw(curve):
-        drawn.append(curve)
-        raise ValueError("no picture of this")
-    names = {"os": os, "re": re, "Path": Path, "subprocess": subprocess, "traceback": traceback,
-             "run": tmp_path, "plot": SimpleNamespace(learning_curve=draw),
-             "LearningCurve": SimpleNamespace(from_csv=lambda path: path),
-             "Code": lambda text, language: text, "Markdown": str,
-             "display": lambda content, display_id: Shown()}
-    watch = defined("watch", **names)
+    watch = defined(
+        "watch", os=os, re=re, Path=Path, subprocess=subprocess, run=tmp_path, plot=pictures,
+        LearningCurve=MagicMock(), Image=str, Markdown=str, Code=lambda text, language: text,
+        display=lambda content, display_id: SimpleNamespace(update=shown.append))
     watch(SimpleNamespace(poll=lambda: next(polls), wait=wait), 0)
-    assert len(drawn) == 2 and samples.count("step 5\nB\n") == 2
+    assert pictures.learning_curve.call_count == shown.count("learning_curve.png") == 2
+    assert shown.count("step 5\nB\n") == 2 and shown.count("starting") == 5
+
+
+def test_training_goes_on_when_it_cannot_be_watched_and_ends_when_interrupted(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    def train_by(code, watch):
+        names = {"os": os, "sys": sys, "shlex": shlex, "subprocess": subprocess, "run": tmp_path,
+                 "traceback": traceback, "end_with_parent": devices.end_with_parent}
+        train_on = defined("train_on", **names)
+        train_on.__globals__.update(command=lambda processes: ["-c", code], watch=watch)
+        return train_on(1)[0]
+    def fail(process, since): raise ValueError("no picture of this")
+    def interrupt(process, since): raise KeyboardInterrupt
+    (tmp_path / "curve.csv").touch()
+    assert train_by("print('through')", fail) == 0
+    assert "There is no live view (ValueError: no picture of this" in capsys.readouterr().out
     assert "no picture of this" in Path("training.log").read_text()
+    assert "through" in Path("training.log").read_text()
+    began = time.monotonic()
+    assert train_by("import time; time.sleep(60)", interrupt) is None
+    assert time.monotonic() - began < 30
 
 
 def test_the_last_cells_end_normally_when_there_is_nothing_to_show(tmp_path, monkeypatch, capsys):
@@ -462,16 +515,24 @@ FULL = pytest.mark.skipif(not os.environ.get("MINIGPT_FULL"),
 
 @pytest.mark.parametrize("preset", ["laptop", pytest.param("kaggle", marks=FULL)])
 def test_a_session_that_was_interrupted_is_gone_on_with_by_another(kaggle, shakespeare, preset):
-    """The first is interrupted and says how far it came; the second finds text and run among its
-    inputs, trains on, judges, and leaves what it should."""
+    """In an image without pooch. The first session cannot begin with two processes, begins with
+    one, is interrupted, and says how far it came. The second finds text and run among its inputs,
+    trains on, judges, and leaves what it should."""
     text = kaggle / "input" / "datasets" / "someone" / "plays" / "tinyshakespeare.txt"
     text.parent.mkdir(parents=True)
     text.write_text(shakespeare.text)
-    working, variables = kaggle / "working", {"MINIGPT_PRESET": preset}
-    first = session(kaggle, until=TRAINS, **variables)
+    (kaggle / "image").mkdir()
+    (kaggle / "image" / "pooch.py").write_text("raise ImportError('there is no pooch here')")
+    working = kaggle / "working"
+    variables = {"MINIGPT_PRESET": preset, "PYTHONPATH": str(kaggle / "image")}
+    broken = variables | {"GLOO_SOCKET_IFNAME": "none0"}  # processes find no way to talk
+    first = session(kaggle, chosen="processes = 2", until=TRAINS, **broken)
     wait_for(lambda: list(working.glob("run-*/curve.csv")), first)  # the first step is done
     os.kill(int((working / "kernel").read_text()), signal.SIGINT)
     said = said_by(first, kaggle)
+    assert "could not begin with 2 processes, so it is tried with one: minigpt: " in said
+    log = (working / "training.log").read_text()
+    assert re.search(r"Traceback.*process_group.*\n\w*Error: .*\nminigpt: ", log, re.DOTALL)
     done = int(re.search(r"Interrupted: (\d+) of 30 steps are saved. Run this cell", said)[1])
     assert 0 < done < 30
     run = next(working.glob("run-*"))
@@ -534,17 +595,3 @@ def test_two_processes_in_float16_overflow_at_first_and_train_to_the_end(kaggle,
     assert "\nROMEO:" in (run / "samples.txt").read_text()
     about = json.loads((run / "run.json").read_text())
     assert about["model"]["dropout"] == 0.1 and about["training"]["seed"] == 5
-
-
-def test_a_start_that_fails_on_two_is_made_on_one_in_an_image_without_pooch(kaggle):
-    "Without a dataset; what went wrong is in the log, with its traceback."
-    (kaggle / "image").mkdir()
-    (kaggle / "image" / "pooch.py").write_text("raise ImportError('there is no pooch here')")
-    broken = {"GLOO_SOCKET_IFNAME": "none0", "PYTHONPATH": str(kaggle / "image"),
-              "TMPDIR": str(kaggle), "MINIGPT_PRESET": "laptop"}
-    said = said_by(session(kaggle, "STEPS = 2", "processes = 2", TRAINS, **broken), kaggle)
-    assert "learns Python's own manual, because tiny Shakespeare is neither attached" in said
-    assert "could not begin with 2 processes, so it is tried with one: minigpt: " in said
-    assert "All 2 steps are done" in said
-    log = (kaggle / "working" / "training.log").read_text()
-    assert re.search(r"Traceback.*process_group.*\n\w*Error: .*\nminigpt: ", log, re.DOTALL)
