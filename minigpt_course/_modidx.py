@@ -611,6 +611,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                   'minigpt_course/devices.py'),
                                         'minigpt_course.devices.draws_globally': ( 'appendix/devices.html#draws_globally',
                                                                                    'minigpt_course/devices.py'),
+                                        'minigpt_course.devices.end_with_parent': ( 'appendix/devices.html#end_with_parent',
+                                                                                    'minigpt_course/devices.py'),
                                         'minigpt_course.devices.forked': ('appendix/devices.html#forked', 'minigpt_course/devices.py'),
                                         'minigpt_course.devices.from_first': ( 'appendix/devices.html#from_first',
                                                                                'minigpt_course/devices.py'),

@@ -9,7 +9,9 @@ __all__ = ['app', 'Preset', 'Precision', 'Optimizer', 'Folder', 'CorpusName', 'P
            'generate', 'info', 'export', 'main']
 
 # %% ../nbs/appendix/cli.ipynb #cli-002
+import os
 import sys
+import traceback
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -195,5 +197,6 @@ def main() -> None:
         if "Connection closed by peer" in text:
             text = ("another process of this run has died; its checkpoint is whole, "
                     "the same line with --resume goes on")
+        if os.environ.get("MINIGPT_DEBUG"): traceback.print_exc()
         print(f"minigpt: {text}", file=sys.stderr)
         sys.exit(1)

@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import sysconfig
+import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -71,7 +72,8 @@ def _read_pydocs() -> str:
 
 # %% ../nbs/appendix/corpus.ipynb #corpus-012
 def _cache_folder() -> Path:
-    import pooch
+    try: import pooch
+    except ImportError: return Path(tempfile.gettempdir()) / "minigpt_course"  # needs no pooch
     return Path(pooch.os_cache("minigpt_course"))
 
 

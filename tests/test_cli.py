@@ -277,3 +277,11 @@ DAMAGED = ["", "{", "{}", "[]", '{"model": {"size": 1}, "chars": "ab"}']
 def test_a_run_whose_identity_is_damaged(tmp_path, called, content):
     (tmp_path / "run.json").write_text(content)
     assert_refused(called("info", tmp_path), re.escape(str(tmp_path)))
+
+
+def test_whoever_looks_for_the_cause_gets_the_traceback_before_the_sentence(
+        called, monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIGPT_DEBUG", "1")
+    code, _, complained = called("info", tmp_path)
+    assert code == 1
+    assert re.fullmatch(r"Traceback .*\n\w+Error: .*\nminigpt: [^\n]+\n", complained, re.DOTALL)

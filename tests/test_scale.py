@@ -34,7 +34,6 @@ from minigpt_course.text import CharTokenizer
 from minigpt_course.train import TrainConfig, train
 
 CPU = torch.device("cpu")
-TOOLS = Path(__file__).parents[1] / "tools"
 CONFIG = TrainConfig(steps=200, batch_size=4, warmup_steps=5, eval_every=50, checkpoint_every=5)
 BRIEF = TrainConfig(steps=50, batch_size=4, learning_rate=1e-3, warmup_steps=5, eval_every=10)
 MEASURES = pytest.mark.parametrize("column", ["train_loss", "validation_loss", "gradient_norm"])
@@ -237,6 +236,15 @@ def test_when_a_process_dies_the_others_end_as_well(tmp_path):
     assert process.returncode > 0 and not family(process)
     step = load_checkpoint(tmp_path)["step"]
     assert step >= 10 and step % CONFIG.checkpoint_every == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their parent")
+def test_a_killed_torchrun_leaves_no_process_that_trains_on(tmp_path):
+    process = start(tmp_path)
+    read_until_step(3, process)
+    kill(process.pid)
+    said, _ = end(process)
+    assert "ended after" not in said and not family(process)
 
 
 def test_a_request_to_stop_reaches_all_processes_wherever_it_arrives(tmp_path, whole):
@@ -516,64 +524,6 @@ def test_a_billion_characters_are_learnt_in_less_than_a_gibibyte(tmp_path):
     options = {"stdout": subprocess.PIPE, "check": True, "text": True, "timeout": 120}
     rows, kibibytes = map(int, subprocess.run(command, **options).stdout.split()[-2:])
     assert rows == 20 and 100 * 2**10 < kibibytes < 2**20
-
-
-# notebooks for Kaggle
-
-
-STORY = """# A story
-
-```python
-first = 1
-print("```")
-```
-
-In between.
-
-```python
-# files
-```
-
-```python
-second = 2
-```
-
-The end."""
-STRANGE = '"""Quotes, {braces}, $HOME and %time."""\n!ls\n\n\nx = "é😀\\n"\n'
-FILES = {"pieces/strange.py": STRANGE, "settings.ini": "[DEFAULT]\nlist = a\n\tb\n"}
-
-
-@pytest.fixture
-def assembled(monkeypatch) -> dict:
-    "The story and its files, as a notebook."
-    monkeypatch.syspath_prepend(TOOLS)
-    from kaggle_notebook import assemble
-    return assemble(STORY, FILES)
-
-
-def test_a_story_becomes_a_notebook_in_its_order(assembled):
-    import nbformat  # takes as long as PyTorch, and the processes import this file
-    notebook = nbformat.reads(json.dumps(assembled), as_version=4)
-    nbformat.validate(notebook)
-    begins = [cell.source.splitlines()[0] for cell in notebook.cells]
-    assert begins == [
-        "# A story", "first = 1", "In between.", "%%writefile pieces/strange.py",
-        "%%writefile settings.ini", "second = 2", "The end.",
-    ]
-    assert notebook.cells[1].source == 'first = 1\nprint("```")'
-    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
-    kinds = [cell.cell_type for cell in notebook.cells]
-    assert kinds == ["markdown", "code", "markdown", "code", "code", "code", "markdown"]
-
-
-def test_the_files_of_a_notebook_are_written_as_they_were(tmp_path, monkeypatch, assembled):
-    from IPython.core.interactiveshell import InteractiveShell
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pieces").mkdir()
-    shell = InteractiveShell()
-    for cell in assembled["cells"]:
-        if cell["cell_type"] == "code": shell.run_cell("".join(cell["source"])).raise_error()
-    assert {path: (tmp_path / path).read_text(encoding="utf-8") for path in FILES} == FILES
 
 
 # a run and its references

@@ -115,22 +115,26 @@ def readme(root: Path) -> None:
     (root / "README.md").write_text(body, encoding="utf-8")
 
 
-def kaggle(root: Path) -> None:
-    """Derive the Kaggle notebook from its story, the modules that it needs and the reference
-    runs."""
+def brought(root: Path, story: str) -> dict[str, str]:
+    "What the Kaggle notebook brings, path to content: the modules it needs, the reference runs."
     from minigpt_course.reference import read_notes
     from minigpt_course.runs import LearningCurve
-    library, folder = root / "minigpt_course", root / "kaggle"
-    story = linked((folder / "story.md").read_text(encoding="utf-8"), home(root))
+    library = root / "minigpt_course"
     paths = needed(roots_of(story, library), library)
     files = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
     references = []
-    for path in sorted((folder / "reference").glob("*.csv")):
+    for path in sorted((root / "kaggle" / "reference").glob("*.csv")):
         validation = LearningCurve.from_csv(path).validation()
         notes = read_notes(path)
         references.append({"name": path.stem, "notes": notes, "validation": validation})
-    files["reference.json"] = json.dumps(references, indent=1)
-    notebook = assemble(story, files)
+    return files | {"reference.json": json.dumps(references, indent=1)}
+
+
+def kaggle(root: Path) -> None:
+    "Derive the Kaggle notebook from its story and what it brings."
+    folder = root / "kaggle"
+    story = linked((folder / "story.md").read_text(encoding="utf-8"), home(root))
+    notebook = assemble(story, brought(root, story))
     notebook["metadata"]["kaggle"] = ON_KAGGLE
     text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     (folder / "minigpt.ipynb").write_text(text, encoding="utf-8")

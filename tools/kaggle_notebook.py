@@ -1,10 +1,26 @@
 """Assembles the Kaggle notebook: its story, and the files that it brings along."""
 import ast
+import base64
+import bz2
+import json
 import re
+import textwrap
 from pathlib import Path
 
 FOLDED = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+UNPACK = '''import base64
+import bz2
+import json
+from pathlib import Path
+
+PACKED = """
+{packed}
+"""
+for path, content in json.loads(bz2.decompress(base64.b64decode(PACKED))).items():
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(content.encode())
+'''
 
 
 def named(
@@ -58,22 +74,25 @@ def roots_of(story: str, library: Path) -> list[str]:
     return sorted(names | {"__init__", "__main__"})
 
 
+def unpacking(files: dict[str, str]) -> str:
+    """Code that writes some files. They are packed by bzip2, which makes the same bytes of them
+    everywhere, and stand there as letters and digits."""
+    packed = base64.b64encode(bz2.compress(json.dumps(files).encode())).decode()
+    return UNPACK.format(packed="\n".join(textwrap.wrap(packed, 100)))
+
+
 def assemble(
     story: str,  # Markdown; what stands between ```python and ``` becomes a code cell,
-    files: dict[str, str],  # path to content; they stand where a code cell says "# files"
+    files: dict[str, str],  # path to content; a code cell that says "# files" writes them
 ) -> dict:  # a notebook, format 4.5
-    "A notebook that brings its own files along, each in a folded cell that writes itself to disk."
+    "A notebook that brings its own files; cells that begin with `# folded` are folded."
     cells = []
-    def add(kind: str, source: str, metadata: dict = {}) -> None:
-        if not source: return
-        cell = {"cell_type": kind, "id": f"kaggle-{len(cells):03d}", "metadata": metadata,
-                "source": source.splitlines(keepends=True)}
+    for i, part in enumerate(part.strip() for part in cells_of(story)):
+        if not part: continue
+        folded, kind = part.startswith("# folded"), "code" if i % 2 else "markdown"
+        source = part.replace("# files\n", unpacking(files)) if i % 2 else part
+        cell = {"cell_type": kind, "id": f"kaggle-{len(cells):03d}",
+                "metadata": FOLDED if folded else {}, "source": source.splitlines(keepends=True)}
         cells.append(cell | ({"execution_count": None, "outputs": []} if kind == "code" else {}))
-    for i, part in enumerate(cells_of(story)):
-        if i % 2 == 0: add("markdown", part.strip())
-        elif part.strip() != "# files": add("code", part.strip())
-        else:
-            for path, content in files.items():
-                add("code", f"%%writefile {path}\n{content.rstrip()}", FOLDED)
     about = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     return {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
