@@ -34,7 +34,7 @@ assert sum(p.numel() for p in GPT(GPTConfig.kaggle()).parameters()) == 13_162_06
 # what ships with the library
 model, tokenizer = load("pydocs")
 assert len(generate(model, tokenizer, "Return the ", 50, seed=0)) == 61
-assert set(read_results()) == {"sha256", "baselines", "models"}
+assert set(read_results()) >= {"sha256", "baselines", "models"}
 
 # a text of the user's own
 pathlib.Path("book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)
