@@ -100,20 +100,21 @@ def read_file(path: Path) -> dict:
 def read_results(
     until: str | None = None,  # the last model that counts; None: all
     path: Path = RESULTS,
-) -> dict:  # "sha256" of the corpus, "baselines" and "models": name to nats per character
+) -> dict:  # "sha256" of the corpus, "baselines" and "models": name to nats per character; the "shipped" models; whether "mixed"
     "The losses so far: yours where a notebook ran in this folder, else those that come with the library."
     shipped, yours = read_file(SHIPPED), read_file(path)
     models, names = shipped["models"] | yours["models"], list(shipped["models"])
     if until in names: models = {name: models[name] for name in names[: names.index(until) + 1]}
-    return shipped | yours | {"models": models}
+    mixed = yours.get("sha256") not in (None, shipped["sha256"])  # two corpora
+    return shipped | yours | {"models": models, "shipped": models.keys() - yours["models"].keys(), "mixed": mixed}
 
 
 def so_far(until: str | None = None) -> None:
     "Print the losses so far, and whose they are."
-    shipped, yours = read_file(SHIPPED), read_file(RESULTS)
-    for name, loss in read_results(until)["models"].items():
-        print(f"{loss:.3f} nats per character  {name}" + ("" if name in yours["models"] else "  (comes with the library)"))
-    if yours.get("sha256") not in (None, shipped["sha256"]): print("The library's losses are of another Python's manual than yours.")
+    results = read_results(until)
+    for name, loss in results["models"].items():
+        print(f"{loss:.3f} nats per character  {name}" + ("  (comes with the library)" if name in results["shipped"] else ""))
+    if results["mixed"]: print("The library's losses are of another Python's manual than yours.")
 
 # %% ../nbs/02_bigram.ipynb #02-036b
 def record_result(

@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .core import sha256, write_atomically
-from .text import UNKNOWN, CharTokenizer, Corpus
+from .text import UNKNOWN, CharTokenizer, Corpus, part_ends
 
 # %% ../nbs/appendix/corpus.ipynb #corpus-004
 def docstrings(
@@ -248,8 +248,9 @@ class IdFile:
         if path.stat().st_size != length * dtype.itemsize:
             raise ValueError(f"{path} does not have the {length:,} ids that it should: "
                              f"delete {folder} and write it again")
-        test = max(length * 9 // 10, length - MOST)
-        start = max(length * 8 // 10, test - MOST)
+        start, test = part_ends(length)
+        test = max(test, length - MOST)
+        start = max(start, test - MOST)
         self.train = MappedIds(path, dtype, 0, start)
         self.test = MappedIds(path, dtype, test, length)
         self.validation = MappedIds(path, dtype, start, test)[torch.arange(test - start)]

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import dataclasses
 import functools
+import inspect
 import io
 import threading
 from pathlib import Path
@@ -20,16 +21,27 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from ipywidgets import Dropdown, FloatSlider, IntSlider, SelectionSlider, Text
+from ipywidgets import SelectionSlider, Text
 
 from . import plot
+from .diagnose import diagnose
+from .faults import FAULTS
+from .generate import KVCache, generate, next_probabilities
+from .gpt import GPT, GPTConfig, parameter_ledger, training_flops, training_memory
+from .gpt2 import gpt2_weights
+from .inside import attention_maps
+from .probes import dependence
+from .runs import LearningCurve
+from .scale import predicted_seconds
+from .speed import product_intensity
+from .train import TrainConfig, train
 
 # %% ../nbs/appendix/widgets.ipynb #wid-004
 def picture(
-    axes,  # one, or an array of them
+    ax,  # of a drawn figure
 ) -> bytes:
-    "A drawn figure as PNG; the figure is closed."
-    figure, buffer = np.ravel(axes)[0].figure, io.BytesIO()
+    "The figure as PNG; it is closed."
+    figure, buffer = np.ravel(ax)[0].figure, io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
     return buffer.getvalue()
@@ -51,15 +63,17 @@ class Control:
     Shown where nothing runs, it is the picture at the sliders' present values."""
     def __init__(
         self,
-        draw,  # a function from the sliders' values to matplotlib axes
-        **sliders: ipywidgets.ValueWidget,  # one for each parameter of `draw`, which names it
+        draw,  # a function from values to matplotlib axes; its defaults are the first values
+        **choices,  # for each parameter what `ipywidgets.interact` takes: (low, high), a list ...
     ):
-        self.draw, self.sliders = draw, sliders
+        self.draw, self.sliders = draw, {}
         self.picture = ipywidgets.Image(format="png")
-        self.box = ipywidgets.VBox([*sliders.values(), self.picture])
-        for name, slider in sliders.items():
-            slider.description = slider.description or name
+        for name, parameter in inspect.signature(draw).parameters.items():
+            slider = ipywidgets.interactive.widget_from_abbrev(choices[name], parameter.default)
+            slider.description = name
             slider.observe(self.redraw, "value")
+            self.sliders[name] = slider
+        self.box = ipywidgets.VBox([*self.sliders.values(), self.picture])
         self.redraw()
 
     def redraw(self, change=None) -> None:
@@ -75,12 +89,10 @@ def window_stepper(
     context_length: int = 24,  # characters in a sequence
 ) -> Control:
     "Move along a text and see the inputs and targets that begin there."
-    def draw(start):
-        inputs = text[start : start + context_length]
-        targets = text[start + 1 : start + context_length + 1]
-        return plot.batch_grid([inputs], [targets])
-    last = max(0, min(len(text) - context_length - 1, 2_000))
-    return Control(draw, start=IntSlider(0, 0, last))
+    def draw(start=0):
+        window = text[start : start + context_length + 1]
+        return plot.batch_grid([window[:-1]], [window[1:]])
+    return Control(draw, start=(0, max(0, min(len(text) - context_length - 1, 2_000))))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-014
 def what_follows(
@@ -88,12 +100,9 @@ def what_follows(
     chars: str,  # the vocabulary, in order
 ) -> Control:
     "Choose a character and see what a bigram table expects after it."
-    def draw(present):
-        title = f"after “{plot.visible(chars[present])}”"
-        return plot.next_characters(probs[present], chars, title)
-    choices = [(plot.visible(char), i) for i, char in enumerate(chars)]
-    first = max(0, chars.find("q"))
-    return Control(draw, present=Dropdown(options=choices, value=first, description="after"))
+    def draw(after=max(0, chars.find("q"))):
+        return plot.next_characters({f"after “{plot.visible(chars[after])}”": probs[after]}, chars)
+    return Control(draw, after=[(plot.visible(char), i) for i, char in enumerate(chars)])
 
 # %% ../nbs/appendix/widgets.ipynb #wid-017
 def attention_viewer(
@@ -102,11 +111,11 @@ def attention_viewer(
     most: int = 64,  # the longest text that the model takes
 ) -> Control:
     "Type a sentence, move along it, and see what each position looks at."
-    def draw(text, position):
+    def draw(text, position=len(text) - 1):
         text = text[:most] or " "
         position = min(position, len(text) - 1)
         return plot.attention_row(weights_of(text)[position], text, position)
-    return Control(draw, text=Text(text), position=IntSlider(len(text) - 1, 0, most - 1))
+    return Control(draw, text=text, position=(0, most - 1))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-020
 def heads_chooser(
@@ -127,11 +136,9 @@ def depth_explorer(
     kinds: list[str],  # the kinds of layer to choose from
 ) -> Control:
     "Choose kind, depth and scale of a stack of layers and see its activations and gradients."
-    def draw(kind, depth, scale):
-        return plot.depth_profiles({f"{kind}, scale {scale}": profile_of(kind, depth, scale)})
-    layer = Dropdown(options=kinds, value=kinds[-1], description="layer")
-    return Control(draw, kind=layer, depth=IntSlider(30, 2, 100),
-                   scale=FloatSlider(1.0, min=0.25, max=3.0, step=0.25))
+    def draw(layer=kinds[-1], depth=30, scale=1.0):
+        return plot.depth_profiles({f"{layer}, scale {scale}": profile_of(layer, depth, scale)})
+    return Control(draw, layer=kinds, depth=(2, 100), scale=(0.25, 3.0, 0.25))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-026
 def budget(
@@ -139,10 +146,9 @@ def budget(
     batch_size: int = 64,  # sequences in a batch, for the memory
 ) -> Control:
     "Sliders for the size of a GPT; parameters, memory and FLOP follow."
-    from minigpt_course.gpt import GPTConfig, parameter_ledger, training_flops, training_memory
-    def draw(head_dim, heads, blocks, context):
-        size = GPTConfig(vocab_size=config.vocab_size, context_length=context,
-                         embed_dim=head_dim * heads, num_heads=heads, num_blocks=blocks)
+    def draw(head_dim=config.embed_dim // config.num_heads, heads=config.num_heads,
+             blocks=config.num_blocks, context=config.context_length):
+        size = GPTConfig(config.vocab_size, context, head_dim * heads, heads, blocks)
         ledger = parameter_ledger(size)
         memory = sum(training_memory(size, batch_size).values()) / 2**30
         teraflop = training_flops(size) * batch_size * context / 1e12
@@ -150,10 +156,7 @@ def budget(
                  f"training on {batch_size} sequences needs {memory:.1f} GiB "
                  f"and {teraflop:.2f} TFLOP a step")
         return plot.ledger_areas(ledger, title)
-    return Control(draw, head_dim=IntSlider(config.embed_dim // config.num_heads, 8, 128),
-                   heads=IntSlider(config.num_heads, 1, 16),
-                   blocks=IntSlider(config.num_blocks, 1, 24),
-                   context=IntSlider(config.context_length, 16, 1024))
+    return Control(draw, head_dim=(8, 128), heads=(1, 16), blocks=(1, 24), context=(16, 1024))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-029
 class LiveCurve:
@@ -178,13 +181,12 @@ class TrainingControls:
 
     In Jupyter the curve follows by itself; in a script, a start or `refresh` draws the newest."""
     def __init__(self, model, corpus, config, run_dir: str):  # as for `train`
-        from minigpt_course.runs import LearningCurve
-        self.arguments, self.pausing, self.thread = (model, corpus, config, run_dir), False, None
+        self.arguments, self.run_dir = (model, corpus, config), run_dir
         saved = Path(run_dir) / "curve.csv"
         self.newest = LearningCurve.from_csv(saved) if saved.exists() else LearningCurve()
-        self.drawn, self.waiting, self.loop = None, False, None
-        names = "start or resume", "pause"
-        start, pause = (ipywidgets.Button(description=name) for name in names)
+        self.drawn = self.thread = self.loop = None
+        start, pause = ipywidgets.Button(description="start or resume"), ipywidgets.Button()
+        pause.description = "pause"
         start.on_click(self.start)
         pause.on_click(self.pause)
         self.picture = ipywidgets.Image(format="png")
@@ -201,16 +203,13 @@ class TrainingControls:
 
     def pause(self, button=None) -> None: self.pausing = True
 
-    def refresh(self) -> None:  # in the main thread
-        self.waiting = False
+    def refresh(self) -> None:  # in the main thread; draws each curve once, however often asked
         curve = self.newest
         if curve is not self.drawn: self.picture.value = picture(plot.learning_curve(curve))
         self.drawn = curve
 
     def work(self) -> None:  # in the background, as the next two
-        from minigpt_course.train import train
-        *given, run_dir = self.arguments
-        self.hand_over(train(*given, run_dir=run_dir, resume=True, on_step=self.look))
+        self.hand_over(train(*self.arguments, self.run_dir, resume=True, on_step=self.look))
 
     def look(self, model, curve) -> bool:
         if len(curve.rows) % 20 == 0: self.hand_over(curve)
@@ -218,9 +217,7 @@ class TrainingControls:
 
     def hand_over(self, curve) -> None:
         self.newest = dataclasses.replace(curve, rows=list(curve.rows))  # training adds more rows
-        if self.waiting or self.loop is None or self.loop.is_closed(): return
-        self.waiting = True  # one request at a time, however fast the curves come
-        self.loop.call_soon_threadsafe(self.refresh)
+        if self.loop and not self.loop.is_closed(): self.loop.call_soon_threadsafe(self.refresh)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         self.refresh()
@@ -235,20 +232,16 @@ def sampling_controls(
     """Prompt, temperature, top-k, top-p and seed.
 
     Below, the text that comes of it and the first character's probabilities."""
-    from minigpt_course.generate import KVCache, generate, next_probabilities
-    def draw(prompt, temperature, top_k, top_p, seed):
+    V = tokenizer.vocab_size
+    def draw(prompt, seed=0, temperature=0.8, top_k=V, top_p=0.95):
         prompt = prompt or "\n"
         context = tokenizer.encode(prompt)[None, -model.config.context_length :]
         with torch.no_grad(): logits = KVCache(model).feed(context)[0, -1]
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        probs = next_probabilities(logits, **options)
         text = generate(model, tokenizer, prompt, 400, seed=seed, **options)
-        return plot.sampling_panel(probs, tokenizer.chars, text)
-    V = tokenizer.vocab_size
-    return Control(draw, prompt=Text(prompt), seed=IntSlider(0, 0, 99),
-                   temperature=FloatSlider(0.8, min=0, max=2, step=0.1),
-                   top_k=IntSlider(V, 1, V, description="top-k"),
-                   top_p=FloatSlider(0.95, min=0.05, max=1, step=0.05, description="top-p"))
+        return plot.sampling_panel(next_probabilities(logits, **options), tokenizer.chars, text)
+    return Control(draw, prompt=prompt, seed=(0, 99), temperature=(0.0, 2.0, 0.1), top_k=(1, V),
+                   top_p=(0.05, 1.0, 0.05))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-041
 def clinic(
@@ -256,18 +249,13 @@ def clinic(
     healthy: list[float],  # losses of a healthy model
 ) -> Control:
     "Diagnose models whose fault is hidden; say what it is, and be told whether and why."
-    from minigpt_course.diagnose import diagnose
-    from minigpt_course.faults import FAULTS
-    from minigpt_course.probes import dependence
-
     @functools.cache  # a case is inspected once, however often a diagnosis is changed
     def inspected(case):
         found = cases[case][1]
         return diagnose(found.model, found.batch, found.fresh, found.optimizer, found.texts)
 
-    def draw(case, diagnosis):
-        fault, found = cases[case]
-        report = inspected(case)
+    def draw(case=0, diagnosis="(choose)"):
+        (fault, found), report = cases[case], inspected(case)
         measured = str(report).rsplit("\n\nsuspected", 1)[0].replace("! ", "  ")
         moves = dependence(found.fresh.blocks[0].attention, found.fresh.config.embed_dim)
         signs = ", ".join(finding.what for finding in report.findings if finding.suspect)
@@ -276,8 +264,7 @@ def clinic(
         if diagnosis == "(choose)": said = "What is it?"
         return plot.diagnosis_panel(found.losses, healthy, moves, measured, said)
 
-    return Control(draw, case=IntSlider(0, 0, len(cases) - 1),
-                   diagnosis=Dropdown(options=["(choose)", *FAULTS], description="it is"))
+    return Control(draw, case=(0, len(cases) - 1), diagnosis=["(choose)", *FAULTS])
 
 # %% ../nbs/appendix/widgets.ipynb #wid-045
 def roofline_explorer(
@@ -287,16 +274,15 @@ def roofline_explorer(
     """Which limit a feed-forward layer meets.
 
     It depends on the embedding dimension and on how many positions go through at once."""
-    from minigpt_course.speed import product_intensity
-    def draw(width, rows):
-        intensity, flop = product_intensity(rows, width, 4 * width), 8 * rows * width**2
-        rate = min(peak, bandwidth * intensity)
-        name = (f"{rows} x {width} times {width} x {4 * width}:\n"
+    def draw(embed_dim, positions):
+        wide = 4 * embed_dim
+        intensity = product_intensity(positions, embed_dim, wide)
+        flop, rate = 2 * positions * embed_dim * wide, min(peak, bandwidth * intensity)
+        name = (f"{positions} x {embed_dim} times {embed_dim} x {wide}:\n"
                 f"{flop / 1e6:.3g} MFLOP, at least {1e6 * flop / rate:.3g} µs")
         return plot.roofline(peak, bandwidth, {name: (intensity, rate)})
-    widths, rows = [96, 384, 768, 4096], [1, 4, 16, 64, 256, 1024, 4096]
-    return Control(draw, width=SelectionSlider(options=widths, value=384, description="embed_dim"),
-                   rows=SelectionSlider(options=rows, value=4, description="positions"))
+    return Control(draw, embed_dim=SelectionSlider(options=[96, 384, 768, 4096], value=384),
+                   positions=SelectionSlider(options=[4**n for n in range(7)], value=4))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-048
 def head_viewer(
@@ -306,68 +292,55 @@ def head_viewer(
     increases=None,  # (blocks, H) by how much the loss rises without each head
 ) -> Control:
     "One head on your own sentence."
-    from minigpt_course.inside import attention_maps
-    most = model.config.context_length
-    def draw(text, block, head):
-        text = text[:most] or " "
+    size = model.config
+    def draw(text, block=1, head=1):
+        text = text[: size.context_length] or " "
         weights = attention_maps(model, tokenizer.encode(text)[None])[0, block - 1, head - 1]
         title = f"block {block}, head {head}"
         if increases is not None:
             title += f": without it the loss rises by {increases[block - 1][head - 1]:.3f}"
         return plot.dot_pattern(weights, text, title)
-    return Control(draw, text=Text(text), block=IntSlider(1, 1, model.config.num_blocks),
-                   head=IntSlider(1, 1, model.config.num_heads))
+    return Control(draw, text=text, block=(1, size.num_blocks), head=(1, size.num_heads))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-051
 def run_planner(
     machines: dict[str, tuple[float, float]],  # machine to (FLOP/s, share that training reaches)
 ) -> Control:
     "Sliders for the size of a model and its run; the hours on each machine follow."
-    from minigpt_course.gpt import GPTConfig, parameter_ledger
-    from minigpt_course.scale import predicted_seconds
-    from minigpt_course.train import TrainConfig
-    def draw(width, blocks, context, batch, steps):
-        size = GPTConfig(embed_dim=64 * width, num_heads=width, num_blocks=blocks,
-                         context_length=context)
-        training = TrainConfig(batch_size=batch, steps=steps)
+    def draw(embed_dim=384, blocks=8, context=256, batch_size=64, steps=4000):
+        size = GPTConfig(context_length=context, embed_dim=embed_dim, num_heads=embed_dim // 64,
+                         num_blocks=blocks)
+        training = TrainConfig(batch_size=batch_size, steps=steps)
         hours = {name: predicted_seconds(size, training, *machine) / 3600
                  for name, machine in machines.items()}
-        characters = f"{steps * batch * context / 1e6:.0f} million characters"
+        characters = f"{steps * batch_size * context / 1e6:.0f} million characters"
         parameters = sum(parameter_ledger(size).values())
         return plot.machine_hours(hours, f"{parameters:,} parameters, {characters}")
-    return Control(draw, width=IntSlider(6, 1, 24, description="heads of 64"),
-                   blocks=IntSlider(8, 1, 32), context=IntSlider(256, 16, 2048),
-                   batch=IntSlider(64, 1, 512, description="batch size"),
-                   steps=IntSlider(4000, 100, 50_000, step=100))
+    return Control(draw, embed_dim=(64, 1536, 64), blocks=(1, 32), context=(16, 2048),
+                   batch_size=(1, 512), steps=(100, 50_000, 100))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-054
 def export_explorer() -> Control:
     "Choose a model and see what each part becomes in transformers, or why it has no image there."
-    from minigpt_course.gpt import GPT, GPTConfig
-    from minigpt_course.gpt2 import gpt2_weights
-    def draw(vocab_size, width, projection, activation, tied):
+    def draw(vocab_size, embed_dim, out_proj, activation, tied_head):
         torch.manual_seed(0)
-        config = GPTConfig(vocab_size, 32, width, 4, 2, 0.0, projection, activation, tied)
-        model = GPT(config)
+        model = GPT(GPTConfig(vocab_size, 32, embed_dim, 4, 2, 0.0, out_proj, activation,
+                              tied_head))
         torch.nn.init.normal_(model.lm_head.bias)
-        out_proj = ("(none)", "the identity", "attn.c_proj")
-        if projection: out_proj = ("attention.out_proj", "transposed", "attn.c_proj")
+        kept = ("attention.out_proj", "transposed") if out_proj else ("(none)", "the identity")
         rows = [  # ours, what happens to it, theirs
             ("token_embedding", "as it is", "wte"),
             ("position_embedding", "as it is", "wpe"),
             ("attention.qkv", "transposed, bias zero", "attn.c_attn"),
-            out_proj,
+            (*kept, "attn.c_proj"),
             ("feed_forward", "transposed", f"mlp, {activation}"),
             ("norm1, norm2", "as they are", "ln_1, ln_2"),
-            ("lm_head.weight", "shared with wte" if tied else "as it is", "lm_head.weight"),
+            ("lm_head.weight", "shared with wte" if tied_head else "as it is", "lm_head.weight"),
             ("norm, lm_head.bias", "the bias absorbed", "ln_f"),
         ]
         try: count = sum(weight.numel() for weight in gpt2_weights(model).values())
         except ValueError as error: return plot.gpt2_map(rows, str(error), False)
         verdict = f"exact: a GPT-2 of {count:,} numbers gives the same logits"
         return plot.gpt2_map(rows, verdict, True)
-    return Control(draw, vocab_size=Dropdown(options=[77, 20, 200], description="vocabulary"),
-                   width=Dropdown(options=[96, 64, 384], description="embed_dim"),
-                   projection=Dropdown(options=[False, True], description="out_proj"),
-                   activation=Dropdown(options=["relu", "gelu"]),
-                   tied=Dropdown(options=[False, True], description="tied head"))
+    return Control(draw, vocab_size=[77, 20, 200], embed_dim=[96, 64, 384],
+                   out_proj=[False, True], activation=["relu", "gelu"], tied_head=[False, True])

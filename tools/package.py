@@ -40,7 +40,7 @@ for name in published():
     assert len(generate(*load(name), "Return the ", 50, seed=0)) == 61
     assert minigpt("generate", name, "--length", "20").returncode == 0
 assert "pydocs" in published()
-assert set(read_results()) == {"sha256", "baselines", "models"}
+assert set(read_results()) >= {"sha256", "baselines", "models"}
 
 # a text of the user's own
 pathlib.Path("book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)

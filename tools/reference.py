@@ -54,7 +54,8 @@ def draw() -> None:
     floor = baselines(corpus, corpus.fit_tokenizer(77))
     title = (f"13,162,061 parameters on tiny Shakespeare: {notes['device']}, {notes['steps']} "
              f"steps of {notes['batch size']} x 256 characters")
-    axes = plot.reference_curves(runs, reference_band(list(runs.values())), floor, title)
+    axes = plot.lines(runs, floor, reference_band(list(runs.values())), title=title, xlabel="step",
+                      ylabel=f"validation {plot.LOSS}")
     axes.figure.savefig(ROOT / "kaggle" / "learning_curve.png", dpi=120)
 
 
