@@ -101,7 +101,8 @@ def main() -> None:
         arguments.json.write_text(json.dumps(runs))
         return
     about = {"corpus": corpus.name, "corpus sha256": corpus.sha256, "model": asdict(SIZE),
-             "training": asdict(CONFIG), "torch": torch.__version__, "made by": Path(__file__).name}
+             "training": asdict(CONFIG), "torch": torch.__version__,
+             "made by": "benchmarks/short_runs.py"}
     arguments.json.write_text(json.dumps(about | {"runs": all_runs(corpus)}) + "\n")
 
 

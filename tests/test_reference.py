@@ -1,12 +1,15 @@
 """Reference runs: the band that they make, the verdict on a run, and the tool that makes them."""
+import json
 import math
 import os
 import re
 import signal
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -154,6 +157,40 @@ def test_validations_that_end_before_the_run_does_count_against_it(last_validati
     verdict = judge(changed({}, last=last_validation), band, last_step=1600)
     assert verdict.startswith(f"outside the reference band at {missing} of 17 validations")
     assert "inside" in judge(changed({}, last=last_validation), band, last_step=last_validation)
+
+
+# how often the verdict is wrong, by real short runs (benchmarks/short_runs.py made them)
+
+SHORT_RUNS = json.loads((ROOT / "benchmarks" / "short_runs.json").read_text())["runs"]
+HEALTHY = SHORT_RUNS["healthy"]
+
+
+def wrong(run, references) -> bool:
+    return judge(run, reference_band(references)).startswith("outside")
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_few_healthy_runs_are_called_wrong(number):
+    "Whole runs, drawn with the deviations and the correlations of those that were made."
+    losses = np.array([[loss for _, loss in run] for run in HEALTHY])
+    mean, generator = losses.mean(0), np.random.default_rng(number)
+    called = 0
+    for _ in range(2000):
+        weights = generator.normal(size=(number + 1, len(losses))) / (len(losses) - 1) ** 0.5
+        drawn = mean + weights @ (losses - mean)
+        run, *references = [[*zip(STEPS, run)] for run in drawn.tolist()]
+        called += wrong(run, references)
+    assert called < 0.02 * 2000
+
+
+@pytest.mark.parametrize("kind, number, least", [
+    ("learning rate halved", 3, 0.8), ("learning rate halved", 5, 0.99),
+    ("attention sees the future", 3, 1), ("two processes that do not average", 3, 1),
+    ("validation text in the training text", 5, 0.7)])
+def test_faulty_runs_are_found(kind, number, least):
+    choices = list(combinations(HEALTHY, number))[::7]
+    found = [wrong(run, references) for run in SHORT_RUNS[kind] for references in choices]
+    assert sum(found) >= least * len(found)
 
 
 # the tool
