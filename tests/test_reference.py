@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from minigpt_course import plot
 from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.reference import judge, read_notes, reference_band, student_t
@@ -55,6 +56,16 @@ def test_a_kept_run_is_whole_and_says_what_made_it(path):
     assert len(curve.validation()) == int(notes["steps"]) // int(notes["eval every"]) + 1
     assert notes["corpus sha256"] == SHAKESPEARE_SHA256 and notes["parameters"] == "13162061"
     assert len(notes["commit"]) >= 40 and int(notes["seconds"]) > 0
+
+
+@pytest.mark.skipif(not (ROOT / "kaggle" / "reference" / "seed2.csv").exists(),
+                    reason="the reference runs of three seeds are not kept yet")
+def test_the_reference_runs_are_good_on_average_and_agree():
+    "nanoGPT's own figure on this text is 1.4697, an estimate from 200 random batches."
+    runs = [LearningCurve.from_csv(path).validation() for path in KEPT if "seed" in path.stem]
+    best = [min(loss for _, loss in run) for run in runs]
+    assert sum(best) / len(best) < 1.4697
+    for run in runs: assert not wrong(run, [other for other in runs if other is not run])
 
 
 @pytest.mark.parametrize("path", KEPT[:1], ids=lambda path: path.stem)
@@ -191,6 +202,22 @@ def test_faulty_runs_are_found(kind, number, least):
     choices = list(combinations(HEALTHY, number))[::7]
     found = [wrong(run, references) for run in SHORT_RUNS[kind] for references in choices]
     assert sum(found) >= least * len(found)
+
+
+# the picture
+
+
+def test_the_gap_is_between_a_validation_and_the_training_since_the_one_before():
+    training = [4.0, 3.0, 2.0, 1.0, math.nan]
+    validation = [4.1, math.nan, 3.0, math.nan, 2.5]
+    rows = [[step, 10 * step, 0.0, *losses, 0.1, 1.0]
+            for step, losses in enumerate(zip(training, validation))]
+    assert plot.generalization_gap(LearningCurve(rows)) == [(2, 3.0 - 3.5), (4, 2.5 - 1.5)]
+    assert plot.generalization_gap(LearningCurve(rows[:2])) == []
+    for curve in LearningCurve(rows), LearningCurve(rows[:2]):
+        axes = plot.train_and_validation({"one": curve, "two": curve}, {0: (3.9, 4.3)})
+        assert axes.get_legend_handles_labels()[1] == ["one", "two", "reference band"]
+        plot.plt.close(axes.figure)
 
 
 # the tool
