@@ -23,7 +23,7 @@ class GPTConfig:
     embed_dim: int = 384  # C, numbers per position
     num_heads: int = 6  # H, heads of C / H numbers
     num_blocks: int = 8
-    dropout: float = 0.2  # dropout probability
+    dropout: float = 0.3  # dropout probability
     output_projection: bool = False  # in attention, measured in notebook 04
     activation: str = "relu"  # or "gelu", measured in notebook 05
     tied_head: bool = False  # lm_head and token embedding share their weights (notebook 06)

@@ -8,10 +8,11 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 
            'character_frequencies', 'batch_grid', 'pair_table', 'next_characters', 'loss_curves', 'draw_smoothed',
            'draw_baselines', 'lines', 'draw_points', 'draw_band', 'results_chart', 'softmax_panels', 'probe_map',
            'mark_future', 'dot_pattern', 'draw_attention', 'draw_weight_legend', 'attention_row', 'source_diff',
-           'seed_spread', 'depth_profiles', 'ledger_areas', 'residual_stream', 'learning_curve', 'sampling_panel',
-           'loss_panels', 'draw_case', 'dependence_maps', 'draw_dependence', 'diagnosis_panel', 'roofline', 'waterfall',
-           'time_shares', 'batch_rates', 'heads_grid', 'head_ablations', 'lens_table', 'neuron_texts',
-           'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes', 'gpt2_map']
+           'seed_spread', 'depth_profiles', 'ledger_areas', 'residual_stream', 'draw_training', 'characters_above',
+           'learning_curve', 'sampling_panel', 'loss_panels', 'draw_case', 'dependence_maps', 'draw_dependence',
+           'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations',
+           'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes',
+           'generalization_gap', 'train_and_validation', 'gpt2_map']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -437,6 +438,20 @@ def residual_stream(
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-059
+def draw_training(ax, curve, smooth: int, **look) -> None:
+    "The training loss of a LearningCurve, smoothed; less so where it is short."
+    loss = [value for value in curve.column("train_loss") if value == value]
+    if loss: draw_smoothed(ax, loss, max(1, min(smooth, len(loss) // 10)), **look)
+
+
+def characters_above(ax, curve) -> None:
+    "A second axis over that of the steps: how many characters a curve's run has read."
+    if len(curve.rows) < 2: return
+    millions = curve.rows[1][1] / 1e6  # characters a step
+    scale = (lambda steps: steps * millions, lambda read: read / millions)
+    ax.secondary_xaxis("top", functions=scale).set_xlabel("characters read (millions)")
+
+
 @in_style
 def learning_curve(
     curve,  # a LearningCurve
@@ -447,17 +462,11 @@ def learning_curve(
 
     Below it the learning rate, as a share of its maximum, and the gradient norm."""
     _, (ax, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=(3, 1), sharex=True)
-    loss = [value for value in curve.column("train_loss") if value == value]
-    if loss:
-        smooth = max(1, min(20, len(loss) // 10))
-        draw_smoothed(ax, loss, smooth, alpha=0.6, label="training")
+    draw_training(ax, curve, 20, alpha=0.6, label="training")
     if curve.validation():
         ax.plot(*zip(*curve.validation()), "o-", color=RED, markersize=6,
                 label="validation (whole validation set)")
-    if len(curve.rows) > 1:
-        millions = curve.rows[1][1] / 1e6  # characters a step
-        scale = (lambda steps: steps * millions, lambda read: read / millions)
-        ax.secondary_xaxis("top", functions=scale).set_xlabel("characters read (millions)")
+    characters_above(ax, curve)
     draw_baselines(ax, baselines)
     draw_band(ax, band)
     rates, norms = np.array(curve.column("learning_rate")), curve.column("gradient_norm")
@@ -814,6 +823,43 @@ def gradient_sizes(
     for at, side, what in ((smallest, "right", "zero in float16 (underflow) "),
                            (normal, "right", "subnormal "), (65504, "left", " overflow")):
         ax.text(at, 1, what, transform=ax.get_xaxis_transform(), ha=side, va="top", fontsize=8)
+    ax.legend()
+    return ax
+
+# %% ../nbs/appendix/plot.ipynb #plot-123
+def generalization_gap(
+    curve,  # a LearningCurve
+) -> list[tuple[int, float]]:  # step, nats per character
+    "At each validation but the first: its loss less the mean training loss since the one before."
+    losses, gaps = dict(zip(curve.column("step"), curve.column("train_loss"))), []
+    validation = curve.validation()
+    for (before, _), (step, loss) in zip(validation, validation[1:]):
+        gaps.append((step, loss - np.mean([losses[i] for i in range(before, step)])))
+    return gaps
+
+
+@in_style
+def train_and_validation(
+    curves: dict,  # run to its LearningCurve, all with the same batch
+    band: dict[int, tuple[float, float]] = {},  # step to the lowest and highest loss that is right
+    baselines: dict[str, float] = {},  # name to loss
+    title: str = "",
+):
+    """Training loss (thin) and validation loss (marked) of runs, over steps and over characters.
+
+    Below it the gap between the two. Dropout, which is on in training only, makes it smaller."""
+    _, (ax, below) = plt.subplots(2, 1, figsize=(8, 5.5), height_ratios=(3, 1), sharex=True)
+    for (name, curve), color in zip(curves.items(), COLORS):
+        draw_training(ax, curve, 100, color=color, alpha=0.5, linewidth=1)
+        ax.plot(*zip(*curve.validation()), "o-", color=color, markersize=3, label=name)
+        if gaps := generalization_gap(curve):
+            below.plot(*zip(*gaps), "o-", color=color, markersize=3)
+    draw_band(ax, band)
+    characters_above(ax, next(iter(curves.values())))
+    draw_baselines(ax, baselines)
+    ax.set(ylabel=LOSS, title=title)
+    below.axhline(0, **DOTTED)
+    below.set(xlabel="step", ylabel="validation -\ntraining")
     ax.legend()
     return ax
 

@@ -45,9 +45,9 @@ class TrainConfig:
     def laptop(cls, **changes) -> "TrainConfig": return cls(**changes)
 
     @classmethod
-    def kaggle(cls, **changes) -> "TrainConfig":  # for `GPTConfig.kaggle()` on a GPU
-        gpu = {"steps": 4000, "batch_size": 64, "learning_rate": 1e-3, "warmup_steps": 100, "betas": (0.9, 0.99), "eval_every": 250, "checkpoint_every": 500}
-        return cls(**gpu | changes)
+    def kaggle(cls, **changes) -> "TrainConfig":  # for `GPTConfig.kaggle()`
+        full = {"steps": 4000, "learning_rate": 2e-3, "warmup_steps": 100, "betas": (0.9, 0.99), "eval_every": 250, "checkpoint_every": 250, "optimizer": "muon"}
+        return cls(**full | changes)
 
 # %% ../nbs/07_train.ipynb #07-019
 def learning_rate_at(

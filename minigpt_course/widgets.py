@@ -307,7 +307,7 @@ def run_planner(
     machines: dict[str, tuple[float, float]],  # machine to (FLOP/s, share that training reaches)
 ) -> Control:
     "Sliders for the size of a model and its run; the hours on each machine follow."
-    def draw(embed_dim=384, blocks=8, context=256, batch_size=64, steps=4000):
+    def draw(embed_dim=384, blocks=8, context=256, batch_size=16, steps=4000):
         size = GPTConfig(context_length=context, embed_dim=embed_dim, num_heads=embed_dim // 64,
                          num_blocks=blocks)
         training = TrainConfig(batch_size=batch_size, steps=steps)

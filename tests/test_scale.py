@@ -28,7 +28,6 @@ from minigpt_course.devices import (
     rank, total,
 )
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.reference import judge, reference_band
 from minigpt_course.runs import LearningCurve, load_checkpoint
 from minigpt_course.text import CharTokenizer
 from minigpt_course.train import TrainConfig, train
@@ -524,54 +523,6 @@ def test_a_billion_characters_are_learnt_in_less_than_a_gibibyte(tmp_path):
     options = {"stdout": subprocess.PIPE, "check": True, "text": True, "timeout": 120}
     rows, kibibytes = map(int, subprocess.run(command, **options).stdout.split()[-2:])
     assert rows == 20 and 100 * 2**10 < kibibytes < 2**20
-
-
-# a run and its references
-
-
-REFERENCES = [[(0, 4.0), (100, 2.0), (150, 1.8)], [(0, 4.0), (100, 2.2), (200, 1.5)]]
-
-
-def test_a_band_has_the_steps_that_all_references_have():
-    band = reference_band(REFERENCES)
-    assert list(band) == [0, 100]
-    assert band[0] == pytest.approx((3.99, 4.01))
-    wide = 3 * 0.02**0.5  # 0.02 is the variance of 2.0 and 2.2
-    assert band[100] == pytest.approx((2.09 - wide, 2.11 + wide))
-
-
-@pytest.mark.parametrize("references", [[], REFERENCES[:1]])
-def test_a_band_needs_two_references(references):
-    with pytest.raises(ValueError, match="a band needs two reference runs at least"):
-        reference_band(references)
-
-
-OUTSIDE = "outside the reference band at {} validations, first at step {}, .*\\({}: .*\\)"
-NOT_JUDGED = "no validation of this run is at a step of the reference: it cannot be judged"
-VERDICTS = {
-    "inside": (
-        [(0, 4.0), (100, 2.1)], "inside the reference band at all 2 validations"),
-    "a validation more": (
-        [(0, 4.0), (50, 9.0), (100, 2.1)], "inside the reference band at all 2 validations"),
-    "begins too high": (
-        [(0, 4.4), (100, 2.0)],
-        OUTSIDE.format("1 of 2", "0: 4.400", "it does not begin like the reference")),
-    "above": (
-        [(0, 4.0), (100, 3.0)], OUTSIDE.format("1 of 2", "100: 3.000", "it learns more slowly")),
-    "below": (
-        [(0, 3.5), (100, 1.0)],
-        OUTSIDE.format("2 of 2", "0: 3.500, where the band is 3.990 to 4.010",
-                       "it is better than it should be").replace(", .*", ".*")),
-    "not a number": (
-        [(100, math.nan)], "outside the reference band at 1 of 1 validations.*"),
-    "no common step": ([(50, 2.0)], NOT_JUDGED),
-    "no validation": ([], NOT_JUDGED),
-}
-
-
-@pytest.mark.parametrize("validation, verdict", VERDICTS.values(), ids=VERDICTS)
-def test_a_run_is_judged_by_its_references(validation, verdict):
-    assert re.fullmatch(verdict, judge(validation, reference_band(REFERENCES)))
 
 
 if __name__ == "__main__":

@@ -162,7 +162,8 @@ def check() -> None:
     skip, stale = ("__pycache__", "runs", ".ipynb_checkpoints"), []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "minigpt_course"
-        left_out = shutil.ignore_patterns(".git", ".venv", "_course", "_alone*", *skip)
+        folders = ".git", ".venv", "_course", "_alone*", "_reference"
+        left_out = shutil.ignore_patterns(*folders, *skip)
         shutil.copytree(ROOT, copy, ignore=left_out)
         for path, (derive, mend) in steps.items():
             derive(copy)

@@ -1,17 +1,20 @@
-"""Makes the reference runs in kaggle/reference/ and their picture: the full model on tiny
-Shakespeare, as the Kaggle notebook trains it.
+"""Makes the reference runs in kaggle/reference/ and their picture kaggle/learning_curve.png: the
+full model on tiny Shakespeare, trained to its end as `minigpt train --preset kaggle` does it.
 
-On a GPU: `python tools/reference.py`, three seeds of the whole run. Without one it makes the
-notebook's short run, and names the files so. To compare hyperparameters first,
-`python tools/reference.py --only "--dropout=0.3 --steps=3000"` trains one seed and prints its best
-validation, and keeps nothing.
+`python tools/reference.py` makes each of the seeds 0 to 4 that is not kept yet, `--seeds 0` one of
+them, `--without-dropout` a run that over-fits, to compare with. It times a few steps first, says
+how long a run will take, and makes none that takes longer than `--hours`. A run lies in the ignored
+folder _reference/ meanwhile, and the same command goes on with it after an interruption.
+
+`--only "--dropout=0.35 --steps=6000"` tries a recipe: one seed of it, of which nothing is kept.
 """
 import argparse
 import os
 import shlex
+import statistics
 import subprocess
 import sys
-import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -19,72 +22,158 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works on a machine where the library is not installed
 
-from minigpt_course import plot  # noqa: E402
+from minigpt_course import __version__, plot  # noqa: E402
 from minigpt_course.bigram import baselines  # noqa: E402
 from minigpt_course.corpus import load_corpus  # noqa: E402
-from minigpt_course.devices import choose_device, native_precision  # noqa: E402
-from minigpt_course.gpt import GPTConfig  # noqa: E402
+from minigpt_course.devices import Compute, choose_device  # noqa: E402
+from minigpt_course.gpt import GPT, GPTConfig  # noqa: E402
 from minigpt_course.reference import read_notes, reference_band, run_notes  # noqa: E402
-from minigpt_course.runs import LearningCurve  # noqa: E402
-from minigpt_course.train import TrainConfig  # noqa: E402
+from minigpt_course.runs import LearningCurve, Run  # noqa: E402
+from minigpt_course.train import TrainConfig, learning_rate_at  # noqa: E402
 
-SHORT = {"steps": 30, "batch_size": 4, "eval_every": 15}  # of kaggle/story.md, without a GPU
-KEPT = ROOT / "kaggle" / "reference"
+KEPT, UNDER_WAY = ROOT / "kaggle" / "reference", ROOT / "_reference"
+PICTURE = ROOT / "kaggle" / "learning_curve.png"
+PRESET = "kaggle"
+SIZE = {"dropout"}  # what of a recipe is the model's
+WITHOUT_DROPOUT = {"dropout": 0.0, "steps": 2000}  # its validation loss turns early
 
 
-def trained(run: Path, seed: int, options: list[str]) -> LearningCurve:
-    "The curve of one run by the command that the Kaggle notebook uses."
+def recipe(seed: int, changes: dict) -> tuple[GPTConfig, TrainConfig]:
+    "Model and training configuration of a run."
+    size = getattr(GPTConfig, PRESET)(**{name: changes[name] for name in changes.keys() & SIZE})
+    training = {name: changes[name] for name in changes.keys() - SIZE}
+    return size, getattr(TrainConfig, PRESET)(seed=seed, **training)
+
+
+def begun(size: GPTConfig, config: TrainConfig) -> Run:
+    "A run of the recipe on this machine, in one process, before its first step."
+    corpus = load_corpus("shakespeare")
+    return Run(GPT(size), corpus, config, corpus.fit_tokenizer(size.vocab_size), learning_rate_at,
+               compute=Compute(choose_device()))
+
+
+def timed(action) -> float:
+    "How many seconds something takes."
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def predicted_hours(run: Run, done: int) -> float:
+    "How long the rest of a run takes in one process, after trying; said in a line."
+    config = run.config
+    validation = timed(run.validate)
+    run.update(0.0)  # the first step is slower: memory is asked for
+    step = statistics.median(timed(lambda: run.update(0.0)) for _ in range(3))
+    steps = config.steps - done
+    validations = steps // config.eval_every + 1
+    hours = (steps * step + validations * validation) / 3600
+    name = str(run.stepper.precision).removeprefix("torch.")
+    print(f"{run.stepper.device}, {name}: {steps:,} steps of {config.batch_size} x "
+          f"{run.context_length} at {step:.2f} s, {validations} validations at {validation:.1f} s: "
+          f"{hours:.2f} hours")
+    return hours
+
+
+def saved_steps(folder: Path) -> int:
+    "How many steps the run in a folder has behind it."
+    steps = [int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.pt")]
+    return max(steps, default=0)
+
+
+def commit() -> str:
+    "The commit of the code that runs, with -dirty if a file was changed since."
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip() or "unknown (no git here)"
+
+
+def train(folder: Path, seed: int, options: list[str]) -> LearningCurve:
+    "A run by the command that readers use, or the rest of it. Exits if it was stopped."
     processes = max(1, torch.cuda.device_count())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-               f"--nproc_per_node={processes}", "-m", "minigpt_course", "train", "--preset=kaggle",
-               "--corpus=shakespeare", f"--run-dir={run}", "--resume", f"--seed={seed}", *options]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
+              f"--nproc_per_node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launch, "-m", "minigpt_course", "train", f"--preset={PRESET}",
+               "--corpus=shakespeare", f"--run-dir={folder}", "--resume", f"--seed={seed}",
+               *options]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     threads = str(max(1, os.cpu_count() // processes))
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": paths}
-    subprocess.run(command, check=True, env=environment)
-    return LearningCurve.from_csv(run / "curve.csv")
+    environment = {"OMP_NUM_THREADS": threads} | os.environ | {"PYTHONPATH": paths}
+    if subprocess.run(command, env=environment).returncode:
+        sys.exit(f"the run in {folder} has not come to its end: the same command goes on with it")
+    return LearningCurve.from_csv(folder / "curve.csv")
+
+
+def make(
+    name: str,  # of the files
+    seed: int,
+    changes: dict,  # of the recipe
+    most: float,  # hours that it may take
+) -> None:
+    "One run, kept as a CSV file when it is whole. Exits if it would take too long."
+    folder, (size, config) = UNDER_WAY / name, recipe(seed, changes)
+    run = begun(size, config)
+    print(f"{name}: ", end="")
+    if predicted_hours(run, saved_steps(folder)) > most:
+        sys.exit(f"that is more than the {most:g} hours allowed: take a GPU, or a CPU with AMX "
+                 "(grep amx_bf16 /proc/cpuinfo), or allow more with --hours")
+    folder.mkdir(parents=True, exist_ok=True)
+    commits = folder / "commits.txt"  # a run may be gone on with by later code
+    before = commits.read_text().split("\n") if commits.exists() else []
+    commits.write_text("\n".join(dict.fromkeys([*before, commit()])))
+    options = [f"--{option.replace('_', '-')}={value}" for option, value in changes.items()]
+    curve = train(folder, seed, options)
+    notes = run_notes(load_corpus("shakespeare"), size, config, run.stepper.device,
+                      run.stepper.precision, max(1, torch.cuda.device_count()))
+    notes |= {"seconds": round(curve.last("seconds")), "minigpt_course": __version__,
+              "commit": ", then ".join(commits.read_text().split("\n"))}
+    KEPT.mkdir(exist_ok=True)
+    curve.to_csv(KEPT / f"{name}.csv", notes)
+    draw()
+    print(f"kept: kaggle/reference/{name}.csv; the model is in {folder / 'model'}")
 
 
 def draw() -> None:
-    "kaggle/learning_curve.png, from the best kept runs there are: a GPU's, else the short ones."
-    paths = sorted(KEPT.glob("gpu-*.csv")) or sorted(KEPT.glob("cpu-short-*.csv"))
-    curves = {path: LearningCurve.from_csv(path).validation() for path in paths}
-    runs = {f"seed {read_notes(path)['seed']}": curve for path, curve in curves.items()}
-    corpus, notes = load_corpus("shakespeare"), read_notes(paths[0])
+    "kaggle/learning_curve.png: the first seed kept, and the run without dropout, on the band."
+    paths = sorted(KEPT.glob("seed*.csv"))
+    if not paths: return
+    validations = [LearningCurve.from_csv(path).validation() for path in paths]
+    band = reference_band(validations) if len(paths) > 1 else {}
+    notes, corpus = read_notes(paths[0]), load_corpus("shakespeare")
+    curves = {f"dropout {notes['dropout']}, seed {notes['seed']}": LearningCurve.from_csv(paths[0])}
+    if (path := KEPT / "no-dropout.csv").exists():
+        curves["without dropout"] = LearningCurve.from_csv(path)
+    title = f"{int(notes['parameters']):,} parameters on tiny Shakespeare ({notes['device']})"
     floor = baselines(corpus, corpus.fit_tokenizer(77))
-    title = (f"13,162,061 parameters on tiny Shakespeare: {notes['device']}, {notes['steps']} "
-             f"steps of {notes['batch size']} x 256 characters")
-    axes = plot.lines(runs, floor, reference_band(list(runs.values())), title=title, xlabel="step",
-                      ylabel=f"validation {plot.LOSS}")
-    axes.figure.savefig(ROOT / "kaggle" / "learning_curve.png", dpi=120)
+    axes = plot.train_and_validation(curves, band, floor, title)
+    axes.figure.savefig(PICTURE, dpi=120)
+    plot.plt.close(axes.figure)
+
+
+def try_out(seed: int, options: list[str]) -> None:
+    "A run with other options, of which only the best validation loss is told."
+    name = "-".join(["only", str(seed), *(option.strip("-") for option in options)])
+    curve = train(UNDER_WAY / name, seed, options)
+    step, loss = min(curve.validation(), key=lambda validation: validation[1])
+    print(f"{loss:.4f} at step {step}, {curve.last('seconds'):.0f} s: {shlex.join(options)}")
 
 
 def main() -> None:
     "See the module's own words."
     described = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=described)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", help="options of `minigpt train`: compare, keep nothing")
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
+    parser.add_argument("--hours", type=float, default=3, help="that a run may take (default: 3)")
+    parser.add_argument("--without-dropout", action="store_true")
+    parser.add_argument("--only", help="options of `minigpt train`: try a recipe, keep nothing")
     arguments = parser.parse_args()
-    device = choose_device()
-    on_gpu = device.type == "cuda"
-    changes, kind = ({}, "gpu") if on_gpu else (SHORT, "cpu-short")
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in changes.items()]
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.only is not None:
-            only = options + shlex.split(arguments.only)
-            curve = trained(Path(folder), arguments.seeds[0], only)
-            step, loss = min(curve.validation(), key=lambda validation: validation[1])
-            print(f"{loss:.4f} at step {step}, {curve.last('seconds'):.0f} s: {arguments.only}")
-            return
-        for seed in arguments.seeds:
-            curve = trained(Path(folder) / str(seed), seed, options)
-            config, processes = TrainConfig.kaggle(seed=seed, **changes), torch.cuda.device_count()
-            notes = run_notes(load_corpus("shakespeare"), GPTConfig.kaggle(), config, device,
-                              native_precision(device), max(1, processes))
-            curve.to_csv(KEPT / f"{kind}-seed{seed}.csv", notes)
-    draw()
-    print("kept in kaggle/reference; now: make kaggle outputs")
+    if arguments.only is not None:
+        return try_out(arguments.seeds[0], shlex.split(arguments.only))
+    runs = {f"seed{seed}": (seed, {}) for seed in arguments.seeds}
+    if arguments.without_dropout: runs = {"no-dropout": (0, WITHOUT_DROPOUT)}
+    for name, (seed, changes) in runs.items():
+        if not (KEPT / f"{name}.csv").exists(): make(name, seed, changes, arguments.hours)
+    print("now: make kaggle outputs")
 
 
 if __name__ == "__main__": main()

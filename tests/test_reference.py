@@ -1,0 +1,286 @@
+"""Reference runs: the band that they make, the verdict on a run, and the tool that makes them."""
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from minigpt_course import plot
+from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
+from minigpt_course.gpt import GPT, GPTConfig
+from minigpt_course.reference import judge, read_notes, reference_band, student_t
+from minigpt_course.runs import LearningCurve, Run
+from minigpt_course.train import TrainConfig, learning_rate_at
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import reference as tool  # noqa: E402
+
+
+@pytest.fixture
+def shakespeare():
+    "Tiny Shakespeare, or the test is left out."
+    try: return load_corpus("shakespeare")
+    except FileNotFoundError:
+        pytest.skip("tiny Shakespeare cannot be had: name a folder that has it in MINIGPT_DATA")
+
+
+# the recipe
+
+
+def test_the_presets_are_the_recipe_of_the_reference_runs():
+    size, config = GPTConfig.kaggle(), TrainConfig.kaggle()
+    assert size == GPTConfig() and size.dropout == 0.3
+    assert (config.optimizer, config.learning_rate, config.min_lr_ratio) == ("muon", 2e-3, 0.05)
+    assert (config.steps, config.batch_size, size.context_length) == (4000, 16, 256)
+    assert (config.warmup_steps, config.weight_decay, config.grad_clip) == (100, 0.1, 1.0)
+    assert config.steps % config.eval_every == 0 == config.steps % config.checkpoint_every
+
+
+KEPT = sorted((ROOT / "kaggle" / "reference").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_a_kept_run_is_whole_and_says_what_made_it(path):
+    curve, notes = LearningCurve.from_csv(path), read_notes(path)
+    assert curve.column("step") == list(range(int(notes["steps"]) + 1))
+    assert len(curve.validation()) == int(notes["steps"]) // int(notes["eval every"]) + 1
+    assert notes["corpus sha256"] == SHAKESPEARE_SHA256 and notes["parameters"] == "13162061"
+    assert len(notes["commit"]) >= 40 and int(notes["seconds"]) > 0
+
+
+@pytest.mark.skipif(not (ROOT / "kaggle" / "reference" / "seed2.csv").exists(),
+                    reason="the reference runs of three seeds are not kept yet")
+def test_the_reference_runs_are_good_on_average_and_agree():
+    "nanoGPT's own figure on this text is 1.4697, an estimate from 200 random batches."
+    runs = [LearningCurve.from_csv(path).validation() for path in KEPT if "seed" in path.stem]
+    best = [min(loss for _, loss in run) for run in runs]
+    assert sum(best) / len(best) < 1.4697
+    for run in runs: assert not wrong(run, [other for other in runs if other is not run])
+
+
+@pytest.mark.parametrize("path", KEPT[:1], ids=lambda path: path.stem)
+def test_the_full_model_begins_as_the_kept_run_did(path, shakespeare):
+    "Two steps of 13,162,061 parameters, which the number format changes little."
+    kept, notes = LearningCurve.from_csv(path), read_notes(path)
+    config = TrainConfig.kaggle(seed=int(notes["seed"]), steps=int(notes["steps"]))
+    torch.manual_seed(config.seed)
+    run = Run(GPT(GPTConfig.kaggle(dropout=float(notes["dropout"]))), shakespeare, config,
+              shakespeare.fit_tokenizer(77), learning_rate_at)
+    run.validate = lambda: math.nan  # it would read a tenth of the text
+    for _ in range(2): run.advance()
+    near = {"train_loss": 0.005, "gradient_norm": 0.05, "learning_rate": 1e-12}
+    for name, within in near.items():
+        assert run.curve.column(name) == pytest.approx(kept.column(name)[:2], abs=within), name
+
+
+# the band and the verdict
+
+STEPS = range(0, 1700, 100)
+
+
+def runs(*distances: float) -> list[list[tuple[int, float]]]:
+    "Reference runs of 17 validations that lie these distances from a falling curve."
+    return [[(step, 4 / (1 + step / 100) + distance) for step in STEPS] for distance in distances]
+
+
+def changed(losses: dict[int, float], last: int = 1600) -> list[tuple[int, float]]:
+    "A healthy run, in which some losses are others, or are missing (None)."
+    run = dict(runs(0.0)[0]) | losses
+    return [(step, loss) for step, loss in run.items() if loss is not None and step <= last]
+
+
+def test_students_t_is_that_of_the_tables():
+    table = {(0.975, 1): 12.706, (0.975, 2): 4.303, (0.995, 10): 3.169, (0.995, 60): 2.660}
+    assert {at: round(student_t(*at), 3) for at in table} == pytest.approx(table, abs=0.001)
+
+
+def test_a_band_has_the_steps_that_all_references_have():
+    longer = [*runs(0.0)[0], (1700, 0.2)]
+    band = reference_band([longer, runs(0.01)[0], runs(0.02)[0][::2]])
+    assert list(band) == list(STEPS)[::2]
+    middles = [(interval.low + interval.high) / 2 for interval in band.values()]
+    assert middles == pytest.approx([loss for _, loss in runs(0.01)[0][::2]])
+
+
+@pytest.mark.parametrize("references", [[], runs(0.0)])
+def test_a_band_needs_two_references(references):
+    with pytest.raises(ValueError, match="a band needs two reference runs at least"):
+        reference_band(references)
+
+
+def test_more_references_make_a_narrower_band():
+    def width(number):
+        band = reference_band(runs(*(0.01 * (-1) ** i for i in range(number))))
+        return band[800].high - band[800].low
+    assert width(2) > width(4) > width(6) > 0.04
+    assert 0.002 <= max(high - low for low, high in reference_band(runs(0.0, 0.0)).values()) < 0.003
+
+
+INSIDE, OUTSIDE = "inside the reference band", "outside the reference band"
+VERDICTS = {
+    "inside": (changed({}), f"{INSIDE} at all 17 validations"),
+    "fewer validations": (changed({})[::2], f"{INSIDE} at all 9 validations"),
+    "more validations": (changed({150: 9.0, 250: 9.0}), f"{INSIDE} at all 17 validations"),
+    "not at its end yet": (changed({}, last=500), f"{INSIDE} at all 6 validations"),
+    "one outlier": (
+        changed({700: 9.0}),
+        f"{INSIDE}: outside at 1 of 17 validations, at step 700, which happens by chance"),
+    "one outlier of few": (
+        changed({300: 9.0}, last=300), f"{OUTSIDE} at 1 of 4 validations, first at step 300: .*"),
+    "two too high": (
+        changed({700: 9.0, 900: 9.0}),
+        f"{OUTSIDE} at 2 of 17 validations, first at step 700: 9.000, .*it learns more slowly.*"),
+    "begins too high": (
+        changed({0: 5.0, 100: 5.0}), f"{OUTSIDE} .*it does not begin like the reference.*"),
+    "too low": (
+        changed({1500: 0.1, 1600: 0.1}),
+        f"{OUTSIDE} .*step 1500: 0.100, where the band is .*it is better than it should be.*"),
+    "not a number": (
+        changed({1500: math.nan, 1600: math.nan}),
+        f"{OUTSIDE} at 2 of 17 validations, first at step 1500: nan, .*it is not a number.*"),
+    "missing": (
+        changed({700: None, 900: None}),
+        f"{OUTSIDE} at 2 of 17 validations, first at step 700: nan, .*"),
+    "no common step": ([(50, 2.0)], ".*it cannot be judged"),
+    "no validation": ([], ".*it cannot be judged"),
+}
+
+
+@pytest.mark.parametrize("validation, verdict", VERDICTS.values(), ids=VERDICTS)
+def test_a_run_is_judged_by_its_references(validation, verdict):
+    assert re.fullmatch(verdict, judge(validation, reference_band(runs(-0.01, 0.0, 0.01))))
+
+
+@pytest.mark.parametrize("last_validation, missing", [(500, 11), (0, 16)])
+def test_validations_that_end_before_the_run_does_count_against_it(last_validation, missing):
+    "A curve leaves out what is nan, so a run that has diverged looks shorter than it was."
+    band = reference_band(runs(-0.01, 0.0, 0.01))
+    verdict = judge(changed({}, last=last_validation), band, last_step=1600)
+    assert verdict.startswith(f"outside the reference band at {missing} of 17 validations")
+    assert "inside" in judge(changed({}, last=last_validation), band, last_step=last_validation)
+
+
+# how often the verdict is wrong, by real short runs (benchmarks/short_runs.py made them)
+
+SHORT_RUNS = json.loads((ROOT / "benchmarks" / "short_runs.json").read_text())["runs"]
+HEALTHY = SHORT_RUNS["healthy"]
+
+
+def wrong(run, references) -> bool:
+    return judge(run, reference_band(references)).startswith("outside")
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_few_healthy_runs_are_called_wrong(number):
+    "Whole runs, drawn with the deviations and the correlations of those that were made."
+    losses = np.array([[loss for _, loss in run] for run in HEALTHY])
+    mean, generator = losses.mean(0), np.random.default_rng(number)
+    called = 0
+    for _ in range(2000):
+        weights = generator.normal(size=(number + 1, len(losses))) / (len(losses) - 1) ** 0.5
+        drawn = mean + weights @ (losses - mean)
+        run, *references = [[*zip(STEPS, run)] for run in drawn.tolist()]
+        called += wrong(run, references)
+    assert called < 0.02 * 2000
+
+
+@pytest.mark.parametrize("kind, number, least", [
+    ("learning rate halved", 3, 0.8), ("learning rate halved", 5, 0.99),
+    ("attention sees the future", 3, 1), ("two processes that do not average", 3, 1),
+    ("validation text in the training text", 5, 0.7)])
+def test_faulty_runs_are_found(kind, number, least):
+    choices = list(combinations(HEALTHY, number))[::7]
+    found = [wrong(run, references) for run in SHORT_RUNS[kind] for references in choices]
+    assert sum(found) >= least * len(found)
+
+
+# the picture
+
+
+def test_the_gap_is_between_a_validation_and_the_training_since_the_one_before():
+    training = [4.0, 3.0, 2.0, 1.0, math.nan]
+    validation = [4.1, math.nan, 3.0, math.nan, 2.5]
+    rows = [[step, 10 * step, 0.0, *losses, 0.1, 1.0]
+            for step, losses in enumerate(zip(training, validation))]
+    assert plot.generalization_gap(LearningCurve(rows)) == [(2, 3.0 - 3.5), (4, 2.5 - 1.5)]
+    assert plot.generalization_gap(LearningCurve(rows[:2])) == []
+    for curve in LearningCurve(rows), LearningCurve(rows[:2]):
+        axes = plot.train_and_validation({"one": curve, "two": curve}, {0: (3.9, 4.3)})
+        assert axes.get_legend_handles_labels()[1] == ["one", "two", "reference band"]
+        plot.plt.close(axes.figure)
+
+
+# the tool
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch, shakespeare) -> Path:
+    "The tool with the small model, in folders of its own; gives the folder of the runs kept."
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr(tool, "PRESET", "laptop")
+    monkeypatch.setattr(tool, "KEPT", kept)
+    monkeypatch.setattr(tool, "UNDER_WAY", tmp_path / "under_way")
+    monkeypatch.setattr(tool, "PICTURE", tmp_path / "curve.png")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return kept
+
+
+SHORT = {"steps": 8, "batch_size": 2, "eval_every": 4}
+
+
+def test_a_run_that_would_take_too_long_is_not_begun(small, capsys):
+    with pytest.raises(SystemExit, match=r"more than the 0 hours allowed: .* with --hours"):
+        tool.make("seed0", 0, SHORT, most=0)
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"seed0: cpu, \w+: 8 steps of 2 x 64 at [\d.]+ s, "
+                        r"3 validations at [\d.]+ s: [\d.]+ hours\n", said)
+    assert not tool.UNDER_WAY.exists() and not any(small.iterdir())
+
+
+def test_a_run_that_was_cut_off_is_gone_on_with_and_kept_with_its_notes(small):
+    folder = tool.UNDER_WAY / "seed1"
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
+    command = [sys.executable, "-m", "minigpt_course", "train", "--preset=laptop", "--seed=1",
+               "--corpus=shakespeare", f"--run-dir={folder}", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    while not process.stdout.readline().startswith("step 0:"): assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 3
+    done = tool.saved_steps(folder)
+    assert 0 < done < 8
+    for name, seed in {"seed1": 1, "seed2": 2}.items(): tool.make(name, seed, SHORT, most=1)
+    curve, notes = LearningCurve.from_csv(small / "seed1.csv"), read_notes(small / "seed1.csv")
+    assert [step for step, _ in curve.validation()] == [0, 4, 8] and len(curve.rows) == 9
+    expected = {"corpus": "shakespeare", "parameters": "225677", "steps": "8", "batch size": "2",
+                "learning rate": "0.012", "optimizer": "adamw", "seed": "1", "processes": "1",
+                "weight decay": "0.1", "betas": "(0.8, 0.95)"}
+    assert {name: notes[name] for name in expected} == expected
+    assert notes["commit"].removesuffix("-dirty") and int(notes["seconds"]) >= 0
+    assert {"minigpt_course", "torch", "python", "device", "corpus sha256"} <= notes.keys()
+    assert tool.PICTURE.stat().st_size > 10_000
+    with pytest.raises(SystemExit, match="the same command goes on with it"):
+        tool.train(folder, 1, ["--steps=9"])  # a run of another length
+
+
+def test_a_seed_that_is_kept_is_not_made_again(small, monkeypatch, capsys):
+    for seed in 0, 2: (small / f"seed{seed}.csv").touch()
+    made = []
+    monkeypatch.setattr(tool, "make", lambda *run: made.append(run))
+    monkeypatch.setattr(sys, "argv", ["reference.py", "--seeds", "0", "1", "2", "--hours", "5"])
+    tool.main()
+    assert made == [("seed1", 1, {}, 5.0)]
+    monkeypatch.setattr(sys, "argv", ["reference.py", "--without-dropout"])
+    tool.main()
+    assert made[1:] == [("no-dropout", 0, {"dropout": 0.0, "steps": 2000}, 3)]
