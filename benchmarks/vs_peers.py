@@ -27,11 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from minigpt_course.devices import Compute, native_precision
+from minigpt_course.devices import Compute, name_of, native_precision
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig, training_flops
 from minigpt_course.optimizers import make_optimizer
-from minigpt_course.runs import name_of
 from minigpt_course.speed import in_turns, matrix_product_rate
 from minigpt_course.text import CharTokenizer
 from minigpt_course.train import TrainConfig

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'RUN_FORMAT', 'LearningCurve', 'read_curve', 'save_checkpoint', 'newest_checkpoint', 'read_state',
            'load_checkpoint', 'claim', 'write_identity', 'read_identity', 'stop_requests', 'Run', 'near',
-           'validation_loss', 'name_of', 'weights_of', 'save_if_due', 'save_run', 'restore_run', 'restore_precision',
-           'open_run', 'settled', 'load_best', 'tell_if_stopped', 'evaluate_test']
+           'validation_loss', 'weights_of', 'save_if_due', 'save_run', 'restore_run', 'restore_precision', 'open_run',
+           'settled', 'load_best', 'tell_if_stopped', 'evaluate_test']
 
 # %% ../nbs/appendix/runs.ipynb #runs-002
 import csv
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from .bigram import evaluate
 from .core import check_fit, fingerprint, write_atomically
-from .devices import PRECISIONS, Compute, answering_in, from_first, rank
+from .devices import PRECISIONS, Compute, answering_in, from_first, name_of, rank
 from .gpt import GPT
 from .optimizers import make_optimizer
 from .text import CharTokenizer, Corpus, get_batch
@@ -289,9 +289,6 @@ def validation_loss(run: Run) -> float:
         print(f"validation: in {run.validates_in}; the loss in {name_of(own)} is "
               f"{abs(rough - exact):.5f} from that in float32")
     return exact if run.validates_in == "float32" else rough
-
-
-def name_of(precision: torch.dtype) -> str: return str(precision).removeprefix("torch.")
 
 # %% ../nbs/appendix/runs.ipynb #runs-025
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
