@@ -183,6 +183,8 @@ def remarks(
 class MappedIds:
     """Ids in a file, fetched where they are asked for: `ids[places]` is a tensor of the places'
     shape."""
+    device = torch.device("cpu")  # where places are wanted
+
     def __init__(self, path: Path, dtype: str, start: int, end: int):
         self.path, self.dtype, self.start, self.end = path, dtype, start, end
 

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'RUN_FORMAT', 'RUN_KINDS', 'LearningCurve', 'read_curve', 'save_checkpoint', 'newest_checkpoint',
-           'read_state', 'load_checkpoint', 'claim', 'stop_requests', 'Run', 'weights_of', 'save_if_due', 'save_run',
-           'restore_run', 'open_run', 'load_best', 'tell_if_stopped', 'evaluate_test']
+           'read_state', 'load_checkpoint', 'claim', 'stop_requests', 'Run', 'near', 'validation_loss', 'weights_of',
+           'save_if_due', 'save_run', 'restore_run', 'restore_precision', 'open_run', 'settled', 'load_best',
+           'tell_if_stopped', 'evaluate_test']
 
 # %% ../nbs/appendix/runs.ipynb #runs-002
 import csv
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from .bigram import evaluate
 from .core import check_fit, plain, read_about, write_about, write_atomically
-from .devices import Compute, from_first, rank
+from .devices import PRECISIONS, Compute, answering_in, from_first, name_of, rank
 from .gpt import GPT
 from .optimizers import make_optimizer
 from .text import CharTokenizer, Corpus, get_batch
@@ -212,14 +213,16 @@ class Run:
         self.model, self.config, self.schedule = model, config, schedule
         self.stepper = compute.prepare(model, config)  # moves the model to its device
         self.optimizer = make_optimizer(model, config, optimizer)
-        self.train_ids, self.validation_ids = corpus.encode(tokenizer)
+        self.train_ids, self.validation_ids = (
+            near(ids, self.stepper.device) for ids in corpus.encode(tokenizer))
+        self.validates_in = None  # a number format, once it is known
         self.curve, self.step, self.best, self.folder = LearningCurve(), 0, {}, None
         self.context_length, self.generator = model.config.context_length, torch.Generator()
 
     def validate(self) -> float:
         "Validation loss if it is time for it, else nan; the best weights so far are set aside."
         if self.step % self.config.eval_every and self.step != self.config.steps: return math.nan
-        loss = evaluate(self.model, self.validation_ids, self.context_length)
+        loss = validation_loss(self)
         if loss < self.best.get("loss", math.inf):
             self.best = {"step": self.step, "loss": loss, "model": weights_of(self.model)}
         return loss
@@ -244,6 +247,27 @@ class Run:
         self.curve.rows.append([self.step, tokens, seconds, loss, validation, rate, norm])
         self.step += 1
 
+# %% ../nbs/appendix/runs.ipynb #runs-023c
+def near(ids: Tensor, device: torch.device) -> Tensor:
+    "Ids in a device's memory; where they are if they take more than a gigabyte, or lie in a file."
+    return ids.to(device) if isinstance(ids, Tensor) and len(ids) <= 2**27 else ids
+
+
+def validation_loss(run: Run) -> float:
+    "In float32 until the run's number format was seen to differ by less than 0.001, then in that."
+    def loss(precision: torch.dtype) -> float:
+        with answering_in(run.model, run.stepper.device, precision):
+            return evaluate(run.model, run.validation_ids, run.context_length)
+    own = run.stepper.precision
+    if own == torch.float32 or run.validates_in or run.step == 0:  # before it no two differ much
+        return loss(PRECISIONS[run.validates_in or "float32"])
+    exact, rough = loss(torch.float32), loss(own)
+    run.validates_in = name_of(own) if abs(rough - exact) < 1e-3 else "float32"
+    if rank() == 0:
+        print(f"validation: in {run.validates_in}; the loss in {name_of(own)} is "
+              f"{abs(rough - exact):.5f} from that in float32")
+    return exact if run.validates_in == "float32" else rough
+
 # %% ../nbs/appendix/runs.ipynb #runs-025
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     "A copy of a model's weights, in the CPU's memory."
@@ -261,7 +285,8 @@ def save_run(run: Run, run_dir: Path) -> None:
     "Write a checkpoint of a run, and its curve as CSV."
     state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(),
              "scaler": run.stepper.scaler.state_dict(), "step": run.step, "curve": run.curve.rows,
-             "best": run.best}
+             "best": run.best, "precision": name_of(run.stepper.precision),
+             "validates_in": run.validates_in}
     save_checkpoint(run_dir, state, run.step)
     run.curve.to_csv(run_dir / "curve.csv")
 
@@ -271,6 +296,7 @@ def restore_run(run: Run, run_dir: Path) -> None:
     content = from_first(newest_checkpoint(run_dir) if rank() == 0 else None)
     if content is None: return
     state = read_state(content, run_dir)
+    restore_precision(run, state)
     run.model.load_state_dict(state["model"])
     try: run.optimizer.load_state_dict(state["optimizer"])
     except ValueError:
@@ -278,6 +304,16 @@ def restore_run(run: Run, run_dir: Path) -> None:
                          "or another run_dir") from None
     if state["scaler"]: run.stepper.scaler.load_state_dict(state["scaler"])
     run.step, run.best, run.curve = state["step"], state["best"], LearningCurve(state["curve"])
+
+
+def restore_precision(run: Run, state: dict) -> None:
+    "Go on in the number format that a run was in, unless another was asked for."
+    before, asked = state["precision"], run.stepper.compute.precision
+    if asked == "auto": run.stepper.precision = PRECISIONS[before]
+    now = name_of(run.stepper.precision)
+    if now == before: run.validates_in = state["validates_in"]
+    if rank() == 0 and asked != before and (before, now) != ("float32", "float32"):
+        print(f"number format: {now}; this run was in {before} so far")
 
 # %% ../nbs/appendix/runs.ipynb #runs-027
 def open_run(
@@ -297,7 +333,7 @@ def open_run(
     check_fit(model, corpus, tokenizer)
     # before the folder is claimed, as this refuses what does not combine
     run = Run(model, corpus, config, tokenizer, schedule, optimizer, compute)
-    if not run_dir: return run
+    if not run_dir: return settled(run, optimizer)
     run.folder = run_dir = Path(run_dir)
     if rank() == 0:
         for half in run_dir.glob(".*.partial"): half.unlink()  # what a killed run left half-written
@@ -305,6 +341,14 @@ def open_run(
         claim(run_dir, resume, {"model": asdict(model.config), "training": asdict(config),
                                 "corpus": source, "chars": tokenizer.chars})
     restore_run(run, run_dir)
+    return settled(run, optimizer)
+
+
+def settled(run: Run, optimizer: Callable | None) -> Run:
+    "A run whose number format is chosen, by all processes together; Muon's products follow it."
+    if run.stepper.precision == torch.bfloat16 and run.step == 0 and not optimizer:
+        for group in run.optimizer.param_groups:  # which a checkpoint keeps
+            if group.get("use_muon"): group["product_dtype"] = torch.bfloat16
     return run
 
 # %% ../nbs/appendix/runs.ipynb #runs-029

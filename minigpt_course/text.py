@@ -139,5 +139,6 @@ def get_batch(
     if len(ids) <= context_length:
         raise ValueError(f"{len(ids)} characters hold no window of {context_length} and its targets: give a longer text or a smaller context_length")
     starts = torch.randint(len(ids) - context_length, (batch_size, 1), generator=generator)
-    windows = ids[starts + torch.arange(context_length + 1)].to(device)  # (B, T + 1)
+    places = starts.to(ids.device) + torch.arange(context_length + 1, device=ids.device)  # (B, T + 1)
+    windows = ids[places].to(device)
     return windows[:, :-1], windows[:, 1:]

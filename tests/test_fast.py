@@ -1,4 +1,5 @@
-"The course's own dropout: its random bits, its gradient, its attention; compiled and in threads."
+"""The course's own dropout: its random bits, its gradient, its attention; compiled and in threads.
+And products for one row."""
 import threading
 
 import pytest
@@ -7,9 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 import minigpt_course.fast as fast
+from minigpt_course.cache import RowCache
 from minigpt_course.core import drawing_from, generator_in_use
-from minigpt_course.fast import (LEVELS, MASK_DTYPES, Dropout, causal_attention, dropout,
-                                 dropout_mask, dropped_levels, keep_scale)
+from minigpt_course.fast import (
+    LEVELS, MANY, MASK_DTYPES, Dropout, causal_attention, dequantize_rows, dropout, dropout_mask,
+    dropped_levels, for_one_row, in_eight_bits, keep_scale, quantize_rows,
+)
+from minigpt_course.generate import KVCache
+from minigpt_course.gpt import GPT, GPTConfig
+from minigpt_course.share import load, save
+from minigpt_course.text import CharTokenizer
 
 DTYPES = list(MASK_DTYPES)
 WORDS = 250_000  # random numbers of 64 bits in a statistical test, four lanes each
@@ -455,3 +463,54 @@ def test_generator_in_use_is_put_back():
         thread.join()
         assert generator_in_use() is one and seen == [None]
     assert generator_in_use() is None
+
+
+# one row
+
+
+def test_eight_bit_numbers_are_recognised_and_no_others():
+    torch.manual_seed(0)
+    weight = torch.randn(20, 300)
+    numbers, scale = quantize_rows(weight)
+    found, its_scale = in_eight_bits(dequantize_rows(numbers, scale))
+    assert torch.equal(found, numbers)
+    torch.testing.assert_close(its_scale, scale)
+    assert in_eight_bits(weight) is None
+    weight[0] = dequantize_rows(numbers, scale)[0]
+    assert in_eight_bits(weight) is None  # the first row alone does not decide
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_large_layer_of_eight_bits_reads_a_byte_a_weight(monkeypatch, bias):
+    torch.manual_seed(0)
+    layer, row = nn.Linear(1024, MANY // 1024, bias), torch.randn(1, 1, 1024)
+    assert torch.allclose(for_one_row(layer)(row), layer(row), atol=1e-5)
+    layer.weight.data = dequantize_rows(*quantize_rows(layer.weight.detach()))
+    seen, product = [], torch._weight_int8pack_mm
+    monkeypatch.setattr(
+        torch, "_weight_int8pack_mm", lambda *given: seen.append(given[1].dtype) or product(*given))
+    torch.testing.assert_close(for_one_row(layer)(row), layer(row), rtol=0.02, atol=0.02)
+    assert seen == [torch.int8] and for_one_row(layer)(row).dtype == torch.float32
+
+
+@pytest.mark.parametrize("change", ["a small layer", "float64"])
+def test_the_other_layers_keep_the_exact_product(monkeypatch, change):
+    monkeypatch.delattr(torch, "_weight_int8pack_mm")
+    torch.manual_seed(0)
+    layer = nn.Linear(512 if change == "a small layer" else 1024, MANY // 1024)
+    layer.weight.data = dequantize_rows(*quantize_rows(layer.weight.detach()))
+    if change == "float64": layer.double()
+    row = torch.randn(1, 1, layer.in_features, dtype=layer.weight.dtype)
+    assert torch.allclose(for_one_row(layer)(row), layer(row), atol=1e-5)
+
+
+def test_a_model_that_was_saved_in_eight_bits_says_nearly_the_same_from_its_cache(tmp_path):
+    torch.manual_seed(0)
+    size = GPTConfig(vocab_size=24, context_length=8, embed_dim=256, num_heads=2, num_blocks=2)
+    save(GPT(size), CharTokenizer.fit("abc", 24), tmp_path, bits=8)
+    model, _ = load(tmp_path)
+    ids, cache = torch.arange(8)[None], RowCache(KVCache(model))
+    logits = torch.cat([cache.feed(ids[:, i : i + 1]) for i in range(8)], dim=1)
+    with torch.no_grad(): exact = model(ids)
+    assert not torch.equal(logits, exact)
+    assert (logits - exact).norm() < 0.01 * exact.norm()

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from conftest import assert_same_end, small_corpus, small_gpt
-from minigpt_course import bigram, core, runs
+from minigpt_course import bigram, core, devices, runs
 from minigpt_course import corpus as corpora
 from minigpt_course.corpus import IdFile, load_corpus, open_corpus, write_ids
 from minigpt_course.devices import (
@@ -75,9 +75,14 @@ def be_inspected(folder: Path) -> None:
 
 
 def what_processes_say_to_each_other() -> list:
-    asked = total(torch.tensor(rank() + 1.0)), anyone(False), anyone(rank() == 1)
+    asked = total(torch.tensor(rank() + 1.0)).item(), anyone(False), anyone(rank() == 1)
     contents = b"", b"b" * 1000, None
     given = [from_first(content if rank() == 0 else b"mine") for content in contents]
+    with pytest.MonkeyPatch.context() as tried_here:
+        found = "bfloat16" if rank() == 0 else "float32"
+        tried_here.setattr(devices, "faster_precision", lambda embed_dim, rows: found)
+        chosen = native_precision(CPU, embed_dim=384)
+    given.append(str(chosen).encode())
     return [num_processes(), *asked, *(sent if sent is None else sent.decode() for sent in given)]
 
 
@@ -190,7 +195,7 @@ def test_two_processes_learn_what_one_learns(answers, column):
 
 
 def test_what_processes_say_to_each_other(answers):
-    said = [2, 3.0, False, True, "", "b" * 1000, None]
+    said = [2, 3.0, False, True, "", "b" * 1000, None, "torch.bfloat16"]
     assert [answer["said"] for answer in answers] == [said, said]
 
 
@@ -341,9 +346,8 @@ def test_a_gpu_that_does_not_even_say_its_name(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here auto is a GPU")
-def test_without_a_gpu_the_cpu_is_chosen_and_float32():
+def test_without_a_gpu_the_cpu_is_chosen():
     assert choose_device() == choose_device("cpu") == CPU
-    assert native_precision(CPU) == torch.float32
     model = small_gpt()
     made = Compute("auto").prepare(model, CONFIG), Compute().prepare(model, CONFIG)
     assert [(one.device, one.precision) for one in made] == [(CPU, torch.float32)] * 2
