@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 'STYLE', 'CENTER', 'NOTE', 'DOTTED', 'LOSS',
-           'MODEL_COLORS', 'in_style', 'visible', 'new_axes', 'name_characters', 'write_characters',
-           'character_frequencies', 'batch_grid', 'pair_table', 'next_characters', 'loss_curves', 'draw_smoothed',
-           'draw_baselines', 'lines', 'draw_points', 'draw_band', 'results_chart', 'softmax_panels', 'probe_map',
-           'mark_future', 'dot_pattern', 'draw_attention', 'draw_weight_legend', 'attention_row', 'source_diff',
-           'seed_spread', 'depth_profiles', 'ledger_areas', 'residual_stream', 'draw_training', 'characters_above',
-           'learning_curve', 'sampling_panel', 'loss_panels', 'draw_case', 'dependence_maps', 'draw_dependence',
-           'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations',
-           'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes',
-           'generalization_gap', 'train_and_validation', 'gpt2_map']
+           'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'batch_grid', 'pair_table',
+           'next_characters', 'loss_curves', 'lines', 'results_chart', 'softmax_panels', 'probe_map', 'dot_pattern',
+           'attention_row', 'source_diff', 'seed_spread', 'depth_profiles', 'ledger_areas', 'residual_stream',
+           'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps', 'diagnosis_panel', 'roofline',
+           'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations', 'lens_table', 'neuron_texts',
+           'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes', 'generalization_gap',
+           'train_and_validation', 'gpt2_map']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -65,19 +63,18 @@ def visible(
     return text.translate({ord(" "): "␣", ord("\n"): "⏎", ord("\t"): "⇥"})
 
 # %% ../nbs/appendix/plot.ipynb #plot-006b
-def new_axes(width: float, height: float, rows: int = 1, columns: int = 1, **properties):
+def _new_axes(width: float, height: float, rows: int = 1, columns: int = 1, **properties):
     "Empty axes with properties such as xlabel, or an array of them with one scale of y; inches."
-    _, axes = plt.subplots(rows, columns, figsize=(width, height), sharey=True,
-                           subplot_kw=properties)
-    return axes
+    return plt.subplots(rows, columns, figsize=(width, height), sharey=True,
+                        subplot_kw=properties)[1]
 
 
-def name_characters(axis, chars: str, fontsize: float = 9) -> None:
+def _name_characters(axis, chars: str, fontsize: float = 9) -> None:
     "Characters as the ticks of an axis."
     axis.set_ticks(range(len(chars)), list(visible(chars)), fontsize=fontsize)
 
 
-def write_characters(ax, chars: str, y: float, fontsize: float = 9) -> None:
+def _write_characters(ax, chars: str, y: float, fontsize: float = 9) -> None:
     "A row of characters at the height y, one at each whole number."
     for x, char in enumerate(visible(chars)):
         ax.text(x, y, char, **CENTER, family="monospace", fontsize=fontsize)
@@ -91,7 +88,7 @@ def character_frequencies(
     "How often each character occurs, most frequent first, as shares on a logarithmic scale."
     ranked = sorted(counts, key=counts.get, reverse=True)
     shares = np.array([counts[char] for char in ranked]) / sum(counts.values())
-    ax = new_axes(12, 3.4, xlabel="rank of the character", ylabel="share of the text",
+    ax = _new_axes(12, 3.4, xlabel="rank of the character", ylabel="share of the text",
                   title="A few characters do most of the work")
     bars = ax.bar(range(len(ranked)), shares)
     for bar in bars[cut:]: bar.set_color(ORANGE)
@@ -109,10 +106,10 @@ def batch_grid(
 ):
     "A batch as two grids of characters; one position is marked, as input and as target before it."
     T, B = len(inputs[0]), len(inputs)
-    axes = new_axes(11, 0.42 * B + 0.9, columns=2, xlabel="position in the sequence",
+    axes = _new_axes(11, 0.42 * B + 0.9, columns=2, xlabel="position in the sequence",
                     xlim=(-0.6, T - 0.4), ylim=(B - 0.5, -0.5), yticks=range(B))
     for ax, rows, marked in zip(axes, (inputs, targets), (T // 2, T // 2 - 1)):
-        for y, row in enumerate(rows): write_characters(ax, row, y)
+        for y, row in enumerate(rows): _write_characters(ax, row, y)
         ax.axvspan(marked - 0.5, marked + 0.5, color=ORANGE, alpha=0.35, linewidth=0)
     axes[0].set(title="inputs", ylabel="sequence")
     axes[1].set(title="targets")
@@ -125,11 +122,11 @@ def pair_table(
     chars: str,  # the vocabulary, in order
 ):
     "A table of next-character probabilities as a heat map with readable characters."
-    ax = new_axes(10.5, 9.4, xlabel="next character", ylabel="present character")
+    ax = _new_axes(10.5, 9.4, xlabel="next character", ylabel="present character")
     image = ax.imshow(np.asarray(probs), norm=PowerNorm(0.5, 0, 1))
     ax.figure.colorbar(image, shrink=0.5, ticks=[0, 0.01, 0.1, 0.3, 0.6, 1], format="%g",
                        label="probability")
-    for axis in ax.xaxis, ax.yaxis: name_characters(axis, chars, 8)
+    for axis in ax.xaxis, ax.yaxis: _name_characters(axis, chars, 8)
     ax.tick_params(length=0, top=True, labeltop=True, pad=7)
     if len(chars) > 40:  # two columns of labels, or they would lie on each other
         for label in ax.get_yticklabels()[1::2]: label.set_x(-0.012)
@@ -145,12 +142,12 @@ def next_characters(
     "The likeliest next characters as bars, side by side for several distributions."
     heights = np.stack([np.asarray(probs) for probs in distributions.values()])
     order = np.argsort(-heights.max(0), kind="stable")[:most]
-    ax = new_axes(8, 2.8, ylim=(0, 1), xlabel="next character", ylabel="probability")
+    ax = _new_axes(8, 2.8, ylim=(0, 1), xlabel="next character", ylabel="probability")
     width = 0.8 / len(heights)
     for i, (name, probs, hatch) in enumerate(zip(distributions, heights, ("", "///", "..."))):
         places = np.arange(len(order)) + width * (i - len(heights) / 2 + 0.5)
         ax.bar(places, probs[order], width, hatch=hatch, edgecolor="white", label=name)
-    name_characters(ax.xaxis, "".join(chars[i] for i in order), 10)
+    _name_characters(ax.xaxis, "".join(chars[i] for i in order), 10)
     ax.legend()
     return ax
 
@@ -162,20 +159,20 @@ def loss_curves(
     smooth: int = 20,  # steps that are averaged
 ):
     "Training losses over steps (nats per character), smoothed, with baselines."
-    ax = new_axes(7.5, 3.6, xlabel="step", ylabel=f"training {LOSS}")
-    for name, losses in curves.items(): draw_smoothed(ax, losses, smooth, label=name)
-    draw_baselines(ax, floor)
+    ax = _new_axes(7.5, 3.6, xlabel="step", ylabel=f"training {LOSS}")
+    for name, losses in curves.items(): _smoothed(ax, losses, smooth, label=name)
+    _baselines(ax, floor)
     ax.legend(loc="upper right", bbox_to_anchor=(0.88, 1))
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-022
-def draw_smoothed(ax, losses: list[float], smooth: int, **look) -> None:
+def _smoothed(ax, losses: list[float], smooth: int, **look) -> None:
     "Losses over steps, each the mean of the last `smooth`."
     means = np.convolve(losses, np.ones(smooth) / smooth, mode="valid")
     ax.plot(np.arange(len(means)) + smooth, means, **look)
 
 
-def draw_baselines(ax, baselines: dict[str, float]) -> None:
+def _baselines(ax, baselines: dict[str, float]) -> None:
     "Baselines as dotted lines across a picture of losses, their names beside it."
     for name, loss in baselines.items():
         ax.axhline(loss, **DOTTED)
@@ -194,20 +191,20 @@ def lines(
     **properties,  # of the axes: xlabel, ylabel, title ...
 ):
     "Lines through points, with marks where these are few."
-    ax = new_axes(8, 3.6, **properties)
-    draw_band(ax, band)
-    draw_points(ax, series)
-    draw_baselines(ax, floor)
+    ax = _new_axes(8, 3.6, **properties)
+    _band(ax, band)
+    _points(ax, series)
+    _baselines(ax, floor)
     return ax
 
 
-def draw_points(ax, series: dict[str, list[tuple[float, float]]]) -> None:  # as for `lines`
+def _points(ax, series: dict[str, list[tuple[float, float]]]) -> None:  # as for `lines`
     for (name, points), mark in zip(series.items(), itertools.cycle("os^Dv*PX")):
         ax.plot(*zip(*points), marker=mark if len(points) < 40 else "", label=name)
     ax.legend()
 
 
-def draw_band(ax, band: dict[int, tuple[float, float]]) -> None:  # as for `lines`
+def _band(ax, band: dict[int, tuple[float, float]]) -> None:  # as for `lines`
     if not band: return
     ax.fill_between(list(band), *zip(*band.values()), color=GREY, alpha=0.3,
                     label="reference band")
@@ -226,7 +223,7 @@ def results_chart(
 ):
     "Every model so far beside the baselines (nats per character, validation set; lower is better)."
     baselines, models = results["baselines"], results["models"]
-    ax = new_axes(9, 2.0 + 0.36 * len(models), xlabel=f"validation {LOSS}", yticks=[])
+    ax = _new_axes(9, 2.0 + 0.36 * len(models), xlabel=f"validation {LOSS}", yticks=[])
     ax.spines["left"].set_visible(False)
     if not baselines:
         ax.text(0, 0.5, "No results yet: notebook 02 makes the baselines, "
@@ -253,7 +250,7 @@ def softmax_panels(
 ):
     "What softmax makes of the same scores at several scales (weights)."
     scores = np.asarray(scores)
-    axes = new_axes(9, 2.6, columns=3, xlabel="position", ylim=(0, 1))
+    axes = _new_axes(9, 2.6, columns=3, xlabel="position", ylim=(0, 1))
     for ax, scale in zip(axes, (1, 4, 16)):
         raised = np.exp((scores - scores.max()) * scale)
         ax.bar(range(len(scores)), raised / raised.sum())
@@ -271,16 +268,16 @@ def probe_map(
 
     Orange-red crosses mark a look into the future."""
     moved = np.asarray(moved)
-    ax = new_axes(5.4, 4.2, xlabel="input that was changed", ylabel="output that is watched",
+    ax = _new_axes(5.4, 4.2, xlabel="input that was changed", ylabel="output that is watched",
                   title=title)
     image = ax.imshow(np.where(moved > 0, moved, np.nan))
     ax.figure.colorbar(image, label="change of the output")
-    mark_future(ax, moved)
+    _mark_future(ax, moved)
     ax.locator_params(integer=True)
     return ax
 
 
-def mark_future(ax, moved) -> None:
+def _mark_future(ax, moved) -> None:
     "A cross wherever an output depends on an input that comes later."
     outputs, inputs = np.nonzero(np.triu(moved, 1))
     for color, width in ("white", 2.5), (RED, 1):
@@ -296,32 +293,26 @@ def dot_pattern(
 ):
     "One head's attention: row by row, what each position looks at, as dots sized by weight."
     side = 0.6 + 0.21 * len(text)
-    ax = ax or new_axes(side, side)
-    draw_attention(ax, weights, text, 90, 8)
-    name_characters(ax.yaxis, text, 8)
+    ax = ax or _new_axes(side, side)
+    _attention(ax, weights, text, 90, 8)
+    _name_characters(ax.yaxis, text, 8)
     ax.xaxis.set_label_position("top")
     ax.set(ylabel="query: the position that looks", xlabel="key: what it looks at", title=title)
-    draw_weight_legend(ax, 90)
+    _weight_legend(ax, 90)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-036
-def draw_attention(
-    ax,
-    weights,  # (T, T)
-    text: str,  # the T characters
-    area: float,  # of the dot for a weight of 1
-    fontsize: float,
-) -> None:
-    "Attention weights as dots, the text above them."
+def _attention(ax, weights, text: str, area: float, fontsize: float) -> None:
+    "Attention weights as dots, the text above them; a weight of 1 has the area."
     weights = np.asarray(weights)
     queries, keys = np.nonzero(weights > 0.01)
     ax.scatter(keys, queries, s=area * weights[queries, keys])
-    name_characters(ax.xaxis, text, fontsize)
+    _name_characters(ax.xaxis, text, fontsize)
     ax.tick_params(length=0, labelbottom=False, labeltop=True)
     ax.set(xlim=(-0.7, len(text) - 0.3), ylim=(len(text) - 0.3, -0.7))
 
 
-def draw_weight_legend(ax, area: float) -> None:
+def _weight_legend(ax, area: float) -> None:
     "How large a dot is for which weight, in the corner that causal attention leaves empty."
     for weight in (1, 0.5, 0.1): ax.scatter([], [], s=area * weight, color=BLUE, label=weight)
     ax.legend(title="weight", fontsize=7, title_fontsize=7, loc="upper right")
@@ -334,9 +325,9 @@ def attention_row(
     position: int,  # which position looks
 ):
     "What one position looks at, as bars over the characters (weights)."
-    ax = new_axes(9, 2.4, ylim=(0, 1), ylabel="weight")
+    ax = _new_axes(9, 2.4, ylim=(0, 1), ylabel="weight")
     ax.bar(range(len(text)), np.asarray(weights))[position].set_color(ORANGE)
-    name_characters(ax.xaxis, text)
+    _name_characters(ax.xaxis, text)
     ax.set_title(f"position {position}, “{visible(text[position])}” (orange), looks at")
     return ax
 
@@ -356,7 +347,7 @@ def seed_spread(
     results: dict[str, list[float]],  # name of the variant to its losses, one per seed
 ):
     "Losses of variants (nats per character): a dot a seed, equal seeds joined, a bar at the mean."
-    ax = new_axes(7, 0.9 + 0.5 * len(results), xlabel=f"validation {LOSS}")
+    ax = _new_axes(7, 0.9 + 0.5 * len(results), xlabel=f"validation {LOSS}")
     names = list(results)
     for losses in zip(*results.values(), strict=True):
         ax.plot(losses, names, "-", color=GREY, alpha=0.4, linewidth=1)
@@ -369,10 +360,10 @@ def seed_spread(
 # %% ../nbs/appendix/plot.ipynb #plot-048
 @in_style
 def depth_profiles(
-    profiles: dict[str, tuple[list[float], list[float]]],  # name to RMS of activations, gradients
+    profiles: dict[str, tuple],  # name to RMS of activations and of gradients in each layer
 ):
     "How large activations and gradients are, layer by layer, on a logarithmic scale."
-    axes = new_axes(10.5, 3.6, columns=2, yscale="log", ylim=(1e-6, 1e6), xlabel="layer",
+    axes = _new_axes(10.5, 3.6, columns=2, yscale="log", ylim=(1e-6, 1e6), xlabel="layer",
                     ylabel="RMS")
     for ax, sizes, what in zip(axes, zip(*profiles.values()), ("activations", "gradients")):
         for name, rms in zip(profiles, sizes): ax.plot(rms, label=name)
@@ -389,7 +380,7 @@ def ledger_areas(
 ):
     "A parameter ledger as nested areas: each area is as large as its share."
     parts = sorted((part for part in ledger.items() if part[1]), key=lambda part: -part[1])
-    ax = new_axes(9, 3.6, title=title, xlim=(0, 1), ylim=(0, 1))
+    ax = _new_axes(9, 3.6, title=title, xlim=(0, 1), ylim=(0, 1))
     x, y, width, height, left = 0.0, 0.0, 1.0, 1.0, sum(ledger.values())  # what is still free
     for (name, count), color in zip(parts, (*COLORS, SKY)):
         share, left, wide = count / left, left - count, width > height * 0.45
@@ -411,7 +402,7 @@ def residual_stream(
     num_blocks: int,  # each has two residual branches, attention and feed-forward
 ):
     "The residual stream and the branches that read from it and add to it; three blocks are drawn."
-    ax = new_axes(11, 3.4, xlim=(-1.9, 11.2), ylim=(-1.2, 1.7))
+    ax = _new_axes(11, 3.4, xlim=(-1.9, 11.2), ylim=(-1.2, 1.7))
     def arrow(end, start, color, **look):
         look = {"arrowstyle": "-|>", "linewidth": 1.6, "color": color} | look
         ax.annotate("", end, start, arrowprops=look)
@@ -438,13 +429,13 @@ def residual_stream(
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-059
-def draw_training(ax, curve, smooth: int, **look) -> None:
+def _training_loss(ax, curve, smooth: int, **look) -> None:
     "The training loss of a LearningCurve, smoothed; less so where it is short."
     loss = [value for value in curve.column("train_loss") if value == value]
-    if loss: draw_smoothed(ax, loss, max(1, min(smooth, len(loss) // 10)), **look)
+    if loss: _smoothed(ax, loss, max(1, min(smooth, len(loss) // 10)), **look)
 
 
-def characters_above(ax, curve) -> None:
+def _characters_above(ax, curve) -> None:
     "A second axis over that of the steps: how many characters a curve's run has read."
     if len(curve.rows) < 2: return
     millions = curve.rows[1][1] / 1e6  # characters a step
@@ -462,13 +453,13 @@ def learning_curve(
 
     Below it the learning rate, as a share of its maximum, and the gradient norm."""
     _, (ax, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=(3, 1), sharex=True)
-    draw_training(ax, curve, 20, alpha=0.6, label="training")
+    _training_loss(ax, curve, 20, alpha=0.6, label="training")
     if curve.validation():
         ax.plot(*zip(*curve.validation()), "o-", color=RED, markersize=6,
                 label="validation (whole validation set)")
-    characters_above(ax, curve)
-    draw_baselines(ax, baselines)
-    draw_band(ax, band)
+    _characters_above(ax, curve)
+    _baselines(ax, baselines)
+    _band(ax, band)
     rates, norms = np.array(curve.column("learning_rate")), curve.column("gradient_norm")
     steps = curve.column("step")
     below.plot(steps, rates / max(rates, default=1), "-", color=GREEN,
@@ -508,10 +499,10 @@ def loss_panels(
 ):
     "Training losses side by side, validation losses as dots, the highest held at the upper edge."
     rows = -(-len(losses) // 4)
-    axes = new_axes(12, 2.3 * rows, rows, 4, ylim=(-0.2, 7))
+    axes = _new_axes(12, 2.3 * rows, rows, 4, ylim=(-0.2, 7))
     for ax in axes.flat[len(losses) :]: ax.axis("off")
     for ax, (title, values) in zip(axes.flat, losses.items()):
-        draw_case(ax, values, healthy)
+        _case(ax, values, healthy)
         steps, judged = zip(*validations[title])
         ax.plot(steps, np.minimum(judged, 6.9), "o-", color=RED)
         for loss in floor.values(): ax.axhline(loss, **DOTTED)
@@ -522,7 +513,7 @@ def loss_panels(
     return axes
 
 
-def draw_case(ax, losses: list[float], healthy: list[float]) -> None:  # as for `loss_panels`
+def _case(ax, losses: list[float], healthy: list[float]) -> None:  # as for `loss_panels`
     ax.plot(healthy, "-", color=GREY, linewidth=1, label="healthy")
     ax.plot(losses, "-", color=BLUE, linewidth=1.2, label="the case")
 
@@ -532,21 +523,18 @@ def dependence_maps(
     maps: dict[str, list],  # name to a (T, T) array of yes and no
 ):
     "Who depends on whom in several layers."
-    axes = new_axes(2.2 * len(maps), 2.6, columns=len(maps))
+    axes = _new_axes(2.2 * len(maps), 2.6, columns=len(maps))
     for ax, (name, moves) in zip(axes, maps.items()):
-        draw_dependence(ax, moves)
+        _dependence(ax, moves)
         ax.set_title(textwrap.fill(name, 18), fontsize=9)
     return axes
 
 
-def draw_dependence(
-    ax,
-    moves,  # (T, T) yes and no
-) -> None:
+def _dependence(ax, moves) -> None:
     "Blue where output i moves when input j is changed; orange-red, crossed, where j is later."
     moves = np.asarray(moves, dtype=float)
     ax.imshow(moves + np.triu(moves, 1), cmap=ListedColormap(["white", BLUE, RED]), vmin=0, vmax=2)
-    mark_future(ax, moves)
+    _mark_future(ax, moves)
     ax.set(xticks=[], yticks=[], xlabel="input j", ylabel="output i")
 
 # %% ../nbs/appendix/plot.ipynb #plot-079
@@ -560,10 +548,10 @@ def diagnosis_panel(
 ):
     "A case on one page: curve, dependence in attention, measurements, verdict on your diagnosis."
     _, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6), width_ratios=(3, 2, 5))
-    draw_case(left, losses, healthy)
+    _case(left, losses, healthy)
     left.set(xlabel="step", ylabel=LOSS, ylim=(-0.2, 6))
     left.legend()
-    draw_dependence(middle, moves)
+    _dependence(middle, moves)
     middle.set_title("who depends on whom")
     right.axis("off")
     page = report + "\n\n" + textwrap.fill(verdict, 78)
@@ -578,10 +566,10 @@ def roofline(
     dots: dict[str, tuple[float, float]],  # name to (FLOP/byte, FLOP/s)
 ):
     "What a machine can do at most, and what some operations reach of it."
-    ax = new_axes(9, 4.4, xscale="log", yscale="log", ylim=(peak / 5e3, 2 * peak),
+    ax = _new_axes(9, 4.4, xscale="log", yscale="log", ylim=(peak / 5e3, 2 * peak),
                   xlabel="arithmetic intensity (FLOP/byte)", ylabel="FLOP/s",
                   title="The roofline of this machine")
-    draw_points(ax, {name: [dot] for name, dot in dots.items()})
+    _points(ax, {name: [dot] for name, dot in dots.items()})
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.2)
     ridge = peak / bandwidth
     ax.plot([0.04, ridge, 2000], [0.04 * bandwidth, peak, peak], "-", color=GREY, linewidth=2.5,
@@ -598,7 +586,7 @@ def waterfall(
     limit: float | None = None,  # characters/s if there were only matrix products, at the peak
 ):
     "How fast each variant is, and what it gained over the one before."
-    ax = new_axes(9, 0.55 * len(rates) + 1.4, xlabel="training throughput (characters/s)",
+    ax = _new_axes(9, 0.55 * len(rates) + 1.4, xlabel="training throughput (characters/s)",
                   title="The same numbers, sooner")
     before = 0
     for variant, rate in rates.items():
@@ -621,7 +609,7 @@ def time_shares(
     seconds: dict[str, float],  # variant to seconds a step
 ):
     "What a training step spends its time on, in several variants, to scale."
-    ax = new_axes(9, 0.7 * len(shares) + 1.6, xlabel="milliseconds a step",
+    ax = _new_axes(9, 0.7 * len(shares) + 1.6, xlabel="milliseconds a step",
                   title="Where the time of a training step goes")
     left = np.zeros(len(shares))
     kinds, hatches = next(iter(shares.values())), ("\\\\", "", "//", "..", "xx", "")
@@ -641,7 +629,7 @@ def batch_rates(
 ):
     "Training throughput by batch size; the dashed line would be linear scaling."
     sizes, reached = np.array(list(rates)), np.array(list(rates.values()))
-    ax = new_axes(7, 3.6, xscale="log", yscale="log", xlabel="batch size (sequences)",
+    ax = _new_axes(7, 3.6, xscale="log", yscale="log", xlabel="batch size (sequences)",
                   ylabel="throughput (characters/s)", ylim=(0.7 * reached.min(), 2 * reached.max()),
                   title="Larger batches are faster, up to a point")
     ax.plot(sizes, reached, "o-", markersize=6)
@@ -665,12 +653,12 @@ def heads_grid(
     The text runs to the right (keys) and downwards (queries)."""
     maps = np.asarray(maps)
     blocks, heads = maps.shape[:2]
-    axes = new_axes(2.9 * heads, 3.1 * blocks, blocks, heads, yticks=[])
+    axes = _new_axes(2.9 * heads, 3.1 * blocks, blocks, heads, yticks=[])
     axes = np.reshape(axes, (blocks, heads))  # also where there is one
     for (b, h), ax in np.ndenumerate(axes):
-        draw_attention(ax, maps[b, h], text, 18, min(8, 230 / len(text)))
+        _attention(ax, maps[b, h], text, 18, min(8, 230 / len(text)))
         ax.set_title(f"block {b + 1}, head {h + 1}")
-    draw_weight_legend(axes[0, -1], 18)
+    _weight_legend(axes[0, -1], 18)
     return axes
 
 # %% ../nbs/appendix/plot.ipynb #plot-101
@@ -682,7 +670,7 @@ def head_ablations(
     "What the loss rises by when a head is ablated, and which of the patterns the head shows most."
     increases = np.asarray(increases)
     names, shares = list(patterns), np.stack([np.asarray(share) for share in patterns.values()])
-    ax = new_axes(9, 0.34 * increases.size + 1.2,
+    ax = _new_axes(9, 0.34 * increases.size + 1.2,
                   xlim=(min(0, increases.min()), 1.3 * increases.max()),
                   xlabel="increase of the loss without this head (nats per character)",
                   title="Ablation of each head, and its strongest attention pattern")
@@ -704,15 +692,15 @@ def lens_table(
 ):
     "What the model would predict after each block, character by character; framed where right."
     depths = len(predicted)
-    ax = new_axes(0.26 * len(text) + 1.6, 0.36 * depths + 1.3,
+    ax = _new_axes(0.26 * len(text) + 1.6, 0.36 * depths + 1.3,
                   xlabel="the character read; in the column above, what is expected next",
                   title="The logit lens: framed where it is right, dark where it is sure")
     ax.imshow(np.asarray(probs), cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
     for y, row in enumerate(predicted):
-        write_characters(ax, "".join(row), y)
+        _write_characters(ax, "".join(row), y)
         right = [x for x, char in enumerate(row) if char == targets[x]]
         ax.plot(right, [y] * len(right), "s", color=GREEN, markersize=16, fillstyle="none")
-    name_characters(ax.xaxis, text, 10)
+    _name_characters(ax.xaxis, text, 10)
     ax.set_yticks(range(depths), ["at the start", *(f"after block {b}" for b in range(1, depths))])
     ax.tick_params(length=0)
     return ax
@@ -720,20 +708,20 @@ def lens_table(
 # %% ../nbs/appendix/plot.ipynb #plot-107
 @in_style
 def neuron_texts(
-    places: dict[str, list[tuple[str, list[float]]]],  # neuron to texts, activation by character
+    places: dict[str, list[tuple]],  # neuron to (text, activation by character)
 ):
     """Pieces of text as single neurons see them: the darker, the higher the activation.
 
     The last character of each is where it was highest."""
     rows = sum(len(pieces) for pieces in places.values())
-    ax, y, longest = new_axes(11, 0.24 * rows + 0.4 * len(places)), 0.0, 0
+    ax, y, longest = _new_axes(11, 0.24 * rows + 0.4 * len(places)), 0.0, 0
     for name, pieces in places.items():
         ax.text(-1, y, name, ha="right", va="center", fontsize=9)
         for text, activations in pieces:
             shares = np.array([activations]) / max(*activations, 1e-9)
             ax.imshow(shares, ListedColormap([ORANGE]), alpha=0.85 * shares, aspect="auto",
                       extent=(-0.5, len(text) - 0.5, y + 0.5, y - 0.5))
-            write_characters(ax, text, y, 8)
+            _write_characters(ax, text, y, 8)
             y, longest = y + 1, max(longest, len(text))
         y += 1.3
     ax.set(xlim=(-22, longest), ylim=(y - 1.3, -1))
@@ -771,14 +759,14 @@ def copying(
     chance: float,  # the loss of pure guessing
 ):
     "How models of several depths learn to copy: solid the second copy, dashed the first."
-    ax = new_axes(8, 3.6, xlabel="step", ylabel=LOSS,
+    ax = _new_axes(8, 3.6, xlabel="step", ylabel=LOSS,
                   title="Copying a random string (dashed: the first copy, which nobody can know)")
     for (blocks, course), color, mark in zip(courses.items(), (ORANGE, BLUE, GREEN), "os^"):
         steps, first, second = zip(*course)
         label = f"{blocks} block{'s' * (blocks > 1)}, second copy"
         ax.plot(steps, second, mark + "-", color=color, label=label)
         ax.plot(steps, first, "--", color=color, linewidth=0.9)
-    draw_baselines(ax, {"chance": chance})
+    _baselines(ax, {"chance": chance})
     ax.set(ylim=(0, None))
     ax.legend()
     return ax
@@ -791,7 +779,7 @@ def machine_hours(
 ):
     "Predicted hours of a run by machine, each with a band of half and twice as long (log scale)."
     names, predicted = list(hours), np.array(list(hours.values()))
-    ax = new_axes(9, 0.5 * len(hours) + 1.2, xscale="log", xlabel="hours",
+    ax = _new_axes(9, 0.5 * len(hours) + 1.2, xscale="log", xlabel="hours",
                   xlim=(predicted.min() / 4, 12 * predicted.max()))
     bands = ax.barh(names, 1.5 * predicted, 0.3, predicted / 2, color=BLUE, alpha=0.3)
     ax.plot(predicted, names, "|", color=BLUE, markersize=16, markeredgewidth=3)
@@ -799,8 +787,7 @@ def machine_hours(
     ax.bar_label(bands, labels, padding=8)
     for at, unit in (1 / 60, "a minute"), (1, "an hour"), (24, "a day"):
         ax.axvline(at, **DOTTED)
-        ax.text(at, 1, unit, transform=ax.get_xaxis_transform(), ha="center", **NOTE,
-                backgroundcolor="white")
+        ax.text(at, 1, unit, transform=ax.get_xaxis_transform(), ha="center", **NOTE)
     ax.invert_yaxis()
     ax.set_title(title, pad=14)
     return ax
@@ -813,7 +800,7 @@ def gradient_sizes(
     normal: float,  # from where on it has all its digits
 ):
     "How large gradients are, with and without loss scaling, and what float16 can hold."
-    ax = new_axes(9, 3.2, xscale="log", xlim=(1e-13, 1e7), xlabel="size of a gradient",
+    ax = _new_axes(9, 3.2, xscale="log", xlim=(1e-13, 1e7), xlabel="size of a gradient",
                   ylabel="how many (no scale)", yticks=[])
     bins, sizes = np.logspace(-14, 7, 130), np.asarray(gradients)
     ax.hist(sizes, bins, alpha=0.8, label="gradients")
@@ -850,13 +837,13 @@ def train_and_validation(
     Below it the gap between the two. Dropout, which is on in training only, makes it smaller."""
     _, (ax, below) = plt.subplots(2, 1, figsize=(8, 5.5), height_ratios=(3, 1), sharex=True)
     for (name, curve), color in zip(curves.items(), COLORS):
-        draw_training(ax, curve, 100, color=color, alpha=0.5, linewidth=1)
+        _training_loss(ax, curve, 100, color=color, alpha=0.5, linewidth=1)
         ax.plot(*zip(*curve.validation()), "o-", color=color, markersize=3, label=name)
         if gaps := generalization_gap(curve):
             below.plot(*zip(*gaps), "o-", color=color, markersize=3)
-    draw_band(ax, band)
-    characters_above(ax, next(iter(curves.values())))
-    draw_baselines(ax, baselines)
+    _band(ax, band)
+    _characters_above(ax, next(iter(curves.values())))
+    _baselines(ax, baselines)
     ax.set(ylabel=LOSS, title=title)
     below.axhline(0, **DOTTED)
     below.set(xlabel="step", ylabel="validation -\ntraining")
@@ -871,7 +858,7 @@ def gpt2_map(
     exact: bool,  # whether the export changes nothing
 ):
     "Which part of a model becomes which part of a GPT-2."
-    ax = new_axes(9, 0.23 * len(rows) + 1, title="this course's GPT, and what it becomes in GPT-2")
+    ax = _new_axes(9, 0.23 * len(rows) + 1, title="this course's GPT, and what it becomes in GPT-2")
     page = "\n".join(f"{ours:22}{what:24}{theirs}" for ours, what, theirs in rows)
     ax.text(0, 1, page, family="monospace", va="top", linespacing=1.5)
     ax.text(0, 0, textwrap.fill(verdict, 110), color=GREEN if exact else RED)

@@ -21,7 +21,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from ipywidgets import SelectionSlider, Text
+from ipywidgets import Button, HBox, Image, SelectionSlider, VBox
 
 from . import plot
 from .diagnose import diagnose
@@ -38,10 +38,10 @@ from .train import TrainConfig, train
 
 # %% ../nbs/appendix/widgets.ipynb #wid-004
 def picture(
-    ax,  # of a drawn figure
+    axes,  # of a drawn figure: one, or an array of them
 ) -> bytes:
-    "The figure as PNG; it is closed."
-    figure, buffer = np.ravel(ax)[0].figure, io.BytesIO()
+    "A figure as PNG; it is closed."
+    figure, buffer = np.ravel(axes)[0].figure, io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
     return buffer.getvalue()
@@ -67,13 +67,13 @@ class Control:
         **choices,  # for each parameter what `ipywidgets.interact` takes: (low, high), a list ...
     ):
         self.draw, self.sliders = draw, {}
-        self.picture = ipywidgets.Image(format="png")
+        self.picture = Image(format="png")
         for name, parameter in inspect.signature(draw).parameters.items():
             slider = ipywidgets.interactive.widget_from_abbrev(choices[name], parameter.default)
             slider.description = name
             slider.observe(self.redraw, "value")
             self.sliders[name] = slider
-        self.box = ipywidgets.VBox([*self.sliders.values(), self.picture])
+        self.box = VBox([*self.sliders.values(), self.picture])
         self.redraw()
 
     def redraw(self, change=None) -> None:
@@ -119,16 +119,15 @@ def attention_viewer(
 
 # %% ../nbs/appendix/widgets.ipynb #wid-020
 def heads_chooser(
-    curves: dict[int, list[float]],  # number of heads to training losses
-    embed_dim: int = 64,  # the embedding dimension that the heads share
+    curves: dict[int, list[float]],  # number of heads, which share 64 numbers, to training losses
 ) -> Control:
     "Choose a number of heads and compare its learning curve with one head's."
     def draw(heads):
-        name = f"{heads} heads of {embed_dim // heads}"
+        name = f"{heads} heads of {64 // heads}"
         return plot.loss_curves({"1 head": curves[1], name: curves[heads]})
     options = sorted(curves)
-    middle = options[len(options) // 2]
-    return Control(draw, heads=SelectionSlider(options=options, value=middle))
+    slider = SelectionSlider(options=options, value=options[len(options) // 2])
+    return Control(draw, heads=slider)
 
 # %% ../nbs/appendix/widgets.ipynb #wid-023
 def depth_explorer(
@@ -169,11 +168,11 @@ class LiveCurve:
         self.baselines, self.every, self.handle = baselines, every, None
 
     def __call__(self, model, curve) -> None:
-        from IPython.display import Image, display
+        from IPython import display
         if len(curve.rows) % self.every != 1: return
-        image = Image(picture(plot.learning_curve(curve, self.baselines)))
+        image = display.Image(picture(plot.learning_curve(curve, self.baselines)))
         if self.handle: self.handle.update(image)
-        else: self.handle = display(image, display_id=True)
+        else: self.handle = display.display(image, display_id=True)
 
 # %% ../nbs/appendix/widgets.ipynb #wid-035
 class TrainingControls:
@@ -185,12 +184,11 @@ class TrainingControls:
         saved = Path(run_dir) / "curve.csv"
         self.newest = LearningCurve.from_csv(saved) if saved.exists() else LearningCurve()
         self.drawn = self.thread = self.loop = None
-        start, pause = ipywidgets.Button(description="start or resume"), ipywidgets.Button()
-        pause.description = "pause"
+        start, pause = Button(description="start or resume"), Button(description="pause")
         start.on_click(self.start)
         pause.on_click(self.pause)
-        self.picture = ipywidgets.Image(format="png")
-        self.box = ipywidgets.VBox([ipywidgets.HBox([start, pause]), self.picture])
+        self.picture = Image(format="png")
+        self.box = VBox([HBox([start, pause]), self.picture])
         self.refresh()
 
     def start(self, button=None) -> None:
