@@ -24,6 +24,7 @@ from typing import Callable
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .bigram import evaluate
 from .core import check_fit, plain, read_about, write_about, write_atomically
@@ -264,8 +265,8 @@ def validation_loss(run: Run) -> float:
     exact, rough = loss(torch.float32), loss(own)
     run.validates_in = name_of(own) if abs(rough - exact) < 1e-3 else "float32"
     if rank() == 0:
-        print(f"validation: in {run.validates_in}; the loss in {name_of(own)} is "
-              f"{abs(rough - exact):.5f} from that in float32")
+        tqdm.write(f"validation: in {run.validates_in}; the loss in {name_of(own)} is "
+                   f"{abs(rough - exact):.5f} from that in float32")
     return exact if run.validates_in == "float32" else rough
 
 # %% ../nbs/appendix/runs.ipynb #runs-025

@@ -266,6 +266,15 @@ def test_what_does_not_combine_is_refused_in_a_sentence_and_claims_no_folder(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("compute", [Compute(), Compute(threads=2)], ids=str)
+def test_a_model_is_asked_once_whether_it_draws_globally(monkeypatch, compute):
+    asked = []
+    monkeypatch.setattr(devices, "draws_globally", lambda model: asked.append(model))
+    model = fresh_model(0)
+    compute.prepare(model, CONFIG)
+    assert asked == [model]
+
+
 # float16 and what is too large for it
 
 
