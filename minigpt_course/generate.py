@@ -108,7 +108,7 @@ def stream(
     top_k: int | None = None,  # keep the k likeliest
     top_p: float | None = None,  # keep the likeliest until they hold this share
     seed: int | None = None,  # of the generator; None: another text each time
-    use_cache: bool = True,  # same text, many times faster
+    use_cache: bool = True,  # same text, many times faster (of large 8-bit models: up to rounding)
 ) -> Iterator[str]:  # the new characters, one at a time
     "Continue a text, character by character. `ValueError` if an argument makes no sense."
     model = plain(model)
