@@ -805,11 +805,12 @@ def gradient_sizes(
     bins, sizes = np.logspace(-14, 7, 130), np.asarray(gradients)
     ax.hist(sizes, bins, alpha=0.8, label="gradients")
     ax.hist(sizes * 65536, bins, alpha=0.8, label="of the loss times 65,536")
-    for low, high, alpha in (1e-14, smallest, 0.35), (smallest, normal, 0.15), (65504, 1e8, 0.35):
+    zones = ((1e-13, smallest, 0.35, "zero in float16 (underflow)"),
+             (smallest, normal, 0.15, "subnormal"), (65504, 1e7, 0.35, "overflow"))
+    for low, high, alpha, what in zones:
         ax.axvspan(low, high, color=GREY, alpha=alpha, zorder=0, linewidth=0)
-    for at, side, what in ((smallest, "right", "zero in float16 (underflow) "),
-                           (normal, "right", "subnormal "), (65504, "left", " overflow")):
-        ax.text(at, 1, what, transform=ax.get_xaxis_transform(), ha=side, va="top", fontsize=8)
+        ax.text((low * high) ** 0.5, 1, what, transform=ax.get_xaxis_transform(), ha="center",
+                va="top", fontsize=8)
     ax.legend()
     return ax
 

@@ -86,7 +86,7 @@ def load_tokenizer(path: str | Path) -> CharTokenizer:
 
 CharTokenizer.save, CharTokenizer.load = save_tokenizer, staticmethod(load_tokenizer)
 
-# %% ../nbs/01_text.ipynb #01-055
+# %% ../nbs/01_text.ipynb #01-054b
 def part_ends(
     length: int,  # of a text
     has_test: bool = True,
@@ -94,7 +94,7 @@ def part_ends(
     "0.8, 0.1 and 0.1 of a text; without a test set 0.9 and 0.1."
     return (length * 8 // 10, length * 9 // 10) if has_test else (length * 9 // 10, length)
 
-
+# %% ../nbs/01_text.ipynb #01-055
 @dataclass(frozen=True)
 class Corpus:
     """A text in three parts: a training set to learn from, a validation set by which everything is
