@@ -18,7 +18,8 @@ its training, any of the following (see `unseen_faults.py`):
     "names"       list of the names that `diagnose` may give it; what else it names is false
 
 A report is *right* if it names the fault and nothing else, *unusual* if it names nothing and says
-that something is unusual, *silent* if it says nothing, *FALSE* if it names what the fault is not.
+that something is unusual, *silent* if it says nothing, *FALSE* if it names what the fault is not:
+a name that is not among "names", which a person has to judge where the file has none.
 """
 import argparse
 import collections
@@ -42,9 +43,6 @@ from minigpt_course.text import CharTokenizer, get_batch
 from minigpt_course.train import TrainConfig, learning_rate_at, train_step
 
 BRIEF = TrainConfig(steps=200, batch_size=8, learning_rate=6e-3, warmup_steps=20, min_lr_ratio=1.0)
-# names that only describe what was measured
-SYMPTOMS = {"dead units", "saturated softmax", "gradients that vanish or explode", "a bad start",
-            "a look into the future", "targets that are not the next characters"}
 
 
 class PostNorm(GPTDecoderBlock):
@@ -99,15 +97,15 @@ def trained(fault: dict, seed: int, model_size: GPTConfig = SMALL) -> tuple[dict
         pair = batch(train_ids, config.batch_size, model_size.context_length, generator)
         step(model, optimizer, *pair, config.grad_clip)
     given = {"model": model, "batch": pair, "fresh": fresh, "optimizer": optimizer,
-             "texts": (train_ids, validation_ids)}
+             "texts": (train_ids, validation_ids),
+             "step": lambda *update: step(*update, config.grad_clip)}
     return given, evaluate(model, validation_ids, model_size.context_length)
 
 
 def known(name: str, seed: int) -> tuple[dict, float]:
     case = train_faulty(name, *texts(), seed)
-    given = {part: getattr(case, part)
-             for part in ("model", "batch", "fresh", "optimizer", "texts")}
-    return given, case.validation_loss
+    parts = "model", "batch", "fresh", "optimizer", "texts", "step"
+    return {part: getattr(case, part) for part in parts}, case.validation_loss
 
 
 def verdict(names: list[str], unusual: list[str], right: list[str]) -> str:
@@ -118,10 +116,10 @@ def verdict(names: list[str], unusual: list[str], right: list[str]) -> str:
 
 def judged(kind: str, name: str, seed: int, given: dict, loss: float, right: list[str]) -> dict:
     "One row of the table."
-    try: suspects = diagnose(**given).suspects
-    except Exception as error: suspects = [f"{type(error).__name__}: {error}"]
-    names = [suspect for suspect in suspects if suspect in right or suspect not in SYMPTOMS]
-    unusual = [suspect for suspect in suspects if suspect not in names]
+    try:
+        report = diagnose(**given)
+        names, unusual = report.suspects, report.unusual
+    except Exception as error: names, unusual = [f"{type(error).__name__}: {error}"], []
     row = {"kind": kind, "name": name, "seed": seed, "validation_loss": round(loss, 3),
            "names": names, "unusual": unusual, "verdict": verdict(names, unusual, right)}
     print(f"{kind:8} {name:36} {seed} {loss:7.3f} {row['verdict']:8}", *names, *unusual, sep=" | ",
