@@ -272,7 +272,9 @@ def keeps_gradients(
     return bool((with_them - without).norm() > 100 * (without - again).norm() + 1e-6)
 
 # %% ../nbs/appendix/probes.ipynb #probes-019
-def as_bytes(ids: Tensor) -> bytes: return ids.cpu().int().numpy().tobytes()
+def as_bytes(ids: Tensor) -> bytes:
+    "Ids as four bytes each, in which pieces can be looked up."
+    return ids.cpu().int().numpy().tobytes()
 
 
 def overlap(
