@@ -250,13 +250,14 @@ def clinic(
     @functools.cache  # a case is inspected once, however often a diagnosis is changed
     def inspected(case):
         found = cases[case][1]
-        return diagnose(found.model, found.batch, found.fresh, found.optimizer, found.texts)
+        return diagnose(found.model, found.batch, found.fresh, found.optimizer, found.texts,
+                        found.step)
 
     def draw(case=0, diagnosis="(choose)"):
         (fault, found), report = cases[case], inspected(case)
-        measured = str(report).rsplit("\n\nsuspected", 1)[0].replace("! ", "  ")
+        measured = "\n".join(map(str, report.findings))
         moves = dependence(found.fresh.blocks[0].attention, found.fresh.config.embed_dim)
-        signs = ", ".join(finding.what for finding in report.findings if finding.suspect)
+        signs = ", ".join(finding.what for finding in report.findings if finding.suspect == fault)
         said = f"No, it is not “{diagnosis}”. Look again at: {signs}."
         if diagnosis == fault: said = f"Right: {fault}. What gives it away: {signs}."
         if diagnosis == "(choose)": said = "What is it?"

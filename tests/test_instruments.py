@@ -6,12 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from conftest import assert_same_end, small_corpus, small_gpt
 from minigpt_course.devices import Compute
-from minigpt_course.diagnose import diagnose
-from minigpt_course.faults import FAULTS, AlwaysDropout, train_faulty
 from minigpt_course.inside import (
     ablated_head, attention_maps, induction_losses, logit_lens, neuron_activations,
 )
@@ -25,75 +22,6 @@ MUON = dataclasses.replace(BRIEF, optimizer="muon")
 
 def same_weights(model, kept: dict) -> bool:
     return all(torch.equal(weights, kept[name]) for name, weights in model.state_dict().items())
-
-
-# 09
-
-
-def test_an_examination_changes_nothing(model):
-    batch, fresh = (torch.randint(24, (4, 16)), torch.randint(24, (4, 16))), copy.deepcopy(model)
-    optimizer = make_optimizer(model.train(), BRIEF)
-    before, generator = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    diagnose(model, batch, fresh, optimizer)
-    assert same_weights(model, before) and same_weights(fresh, before)
-    assert model.training and not optimizer.state_dict()["state"]
-    assert torch.equal(torch.get_rng_state(), generator)
-
-
-def test_shuffled_targets_are_suspicious(model):
-    windows = torch.randint(24, (4, 17))
-    def suspects(targets): return diagnose(model, (windows[:, :-1], targets)).suspects
-    assert "targets not shifted" in suspects(windows[:, :-1])
-    assert "targets that are not the next characters" in suspects(windows[:, 1:].flip(1))
-    assert not any(suspect.startswith("targets") for suspect in suspects(windows[:, 1:]))
-
-
-def test_a_model_left_in_evaluation_mode_is_found():
-    model, windows = small_gpt(dropout=0.1), torch.randint(24, (4, 17))
-    batch = windows[:, :-1], windows[:, 1:]
-    def suspects(model):
-        return diagnose(model, batch, optimizer=make_optimizer(model, BRIEF)).suspects
-    assert "trained in evaluation mode" in suspects(model.eval())
-    assert "trained in evaluation mode" not in suspects(model.train())
-
-
-@pytest.mark.parametrize("fault", [name for name, (_, changes) in FAULTS.items() if not changes])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_fault_of_the_model_is_named_before_any_training(fault, seed):
-    torch.manual_seed(seed)
-    model, windows = FAULTS[fault][0](), torch.randint(77, (4, 65))
-    assert diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects[:1] == [fault]
-
-
-def test_an_unknown_fault_is_told():
-    complaint = "no fault is called 'flu'; there are: mask off by one"
-    with pytest.raises(ValueError, match=complaint):
-        train_faulty("flu", torch.zeros(9), torch.zeros(9))
-
-
-class OwnAttention(torch.nn.Module):
-    "As a reader would write it, with no part of the library's."
-    def __init__(self, embed_dim: int):
-        super().__init__()
-        self.qkv, self.causal = torch.nn.Linear(embed_dim, 3 * embed_dim, bias=False), True
-
-    def forward(self, x):
-        query, key, value = self.qkv(x).chunk(3, dim=-1)
-        return F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-
-
-def test_a_model_with_attention_of_its_own_is_examined_from_outside(model):
-    windows = torch.randint(24, (4, 17))
-    for block in model.blocks: block.attention = OwnAttention(model.config.embed_dim)
-    def examine(): return diagnose(model, (windows[:, :-1], windows[:, 1:])).suspects
-    assert not examine()
-    model.blocks[0].requires_grad_(False)
-    assert not examine()  # a frozen block is no fault
-    for block in model.blocks: block.attention.causal = False
-    assert examine() == ["a look into the future"]
-    for block in model.blocks: block.feed_forward.__class__ = AlwaysDropout
-    # noise hides a leak from a probe that compares two passes, not from gradients
-    assert examine() == ["a look into the future", "dropout left on"]
 
 
 # 10
