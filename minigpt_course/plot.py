@@ -544,7 +544,7 @@ def diagnosis_panel(
     verdict: str,  # what is said of the diagnosis
 ):
     "A case on one page: curve, dependence in attention, measurements, verdict on your diagnosis."
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6), width_ratios=(3, 2, 5))
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 5.6), width_ratios=(3, 2, 5))
     left.plot(healthy, color=GREY, linewidth=1, label="healthy")
     left.plot(losses, color=BLUE, linewidth=1.2, label="the case")
     left.set(xlabel="step", ylabel="loss (nats per character)", ylim=(-0.2, 6))
@@ -556,7 +556,7 @@ def diagnosis_panel(
     middle.plot(*np.nonzero(np.triu(moves, 1))[::-1], "x", color=RED, markersize=4)
     right.axis("off")
     page = report + "\n\n" + textwrap.fill(verdict, 78)
-    right.text(0, 1, page, family="monospace", fontsize=7.5, va="top")
+    right.text(0, 1, page, family="monospace", fontsize=7, va="top")
     return left
 
 # %% ../nbs/appendix/plot.ipynb #plot-082
