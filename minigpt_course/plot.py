@@ -547,7 +547,7 @@ def diagnosis_panel(
     verdict: str,  # what is said of the diagnosis
 ):
     "A case on one page: curve, dependence in attention, measurements, verdict on your diagnosis."
-    _, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6), width_ratios=(3, 2, 5))
+    _, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 5.6), width_ratios=(3, 2, 5))
     _case(left, losses, healthy)
     left.set(xlabel="step", ylabel=LOSS, ylim=(-0.2, 6))
     left.legend()
@@ -555,7 +555,7 @@ def diagnosis_panel(
     middle.set_title("who depends on whom")
     right.axis("off")
     page = report + "\n\n" + textwrap.fill(verdict, 78)
-    right.text(0, 1, page, family="monospace", fontsize=7.5, va="top")
+    right.text(0, 1, page, family="monospace", fontsize=7, va="top")
     return left
 
 # %% ../nbs/appendix/plot.ipynb #plot-085
