@@ -1,6 +1,6 @@
 # The few commands anyone needs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help course test lab package outputs export readme kaggle weights mutations reference
+.PHONY: help course test lab package outputs export readme kaggle weights mutations reference torture
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -53,3 +53,6 @@ mutations: $(READY)  ## for authors: let the exercises' checkers judge the wrong
 
 reference: $(READY)  ## for authors, on a machine with a GPU: train the full model with three seeds and keep the curves
 	$(BIN)/python tools/reference.py
+
+torture: $(READY)  ## for authors, an hour: kill, crowd and starve runs in many ways, and see that nothing is lost
+	$(BIN)/python tests/torture.py

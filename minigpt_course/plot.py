@@ -412,7 +412,8 @@ def learning_curve(
 
     Below it the learning rate, as a share of its maximum, and the gradient norm."""
     fig, (ax, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=(3, 1), sharex=True)
-    loss = np.array([value for value in curve.column("train_loss") if value == value])
+    loss = np.array(curve.column("train_loss"), float)
+    loss = loss[np.isfinite(loss)]
     smooth = max(1, min(smooth, len(loss) // 10))
     if len(loss):
         smoothed = np.convolve(loss, np.ones(smooth) / smooth, "valid")
@@ -433,7 +434,7 @@ def learning_curve(
     steps, rates = curve.column("step"), np.array(curve.column("learning_rate"))
     rates = rates / max(rates, default=1)
     below.plot(steps, rates, color=GREEN, label="learning rate / its maximum")
-    norms = curve.column("gradient_norm")
+    norms = np.array(curve.column("gradient_norm"), float)
     below.plot(steps, norms, color=ORANGE, alpha=0.5, linewidth=0.8, label="gradient norm")
     ax.set(ylabel="loss (nats per character)")
     below.set(xlabel="step", ylim=(0, 2))

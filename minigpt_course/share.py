@@ -6,13 +6,14 @@ __all__ = ['FORMAT', 'WEIGHTS', 'save', 'packed', 'unpacked', 'check_shapes', 'l
 
 # %% ../nbs/13_share.ipynb #13-003
 import hashlib
+import re
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
 from torch import Tensor
 
-from .core import read_about, write_about, write_atomically
+from .core import check_finite, read_about, remove_leftovers, write_about, write_atomically
 from .fast import dequantize_rows, quantize_rows
 from .gpt import GPT, GPTConfig
 from .runs import RUN_FORMAT, load_best
@@ -41,8 +42,9 @@ def save(
              "bits": bits, "config": asdict(model.config), "chars": tokenizer.chars, "notes": notes or {}}
     write_atomically(Path(folder) / about["weights"], content)
     write_about(Path(folder) / "minigpt.json", about, FORMAT)
-    for other in [*Path(folder).glob("weights-*.safetensors"), *Path(folder).glob(".*.partial")]:
-        if other.name != about["weights"]: other.unlink()
+    remove_leftovers(Path(folder))
+    for other in Path(folder).glob("weights-*.safetensors"):
+        if re.fullmatch("weights-[0-9a-f]{16}", other.stem) and other.name != about["weights"]: other.unlink()
 
 # %% ../nbs/13_share.ipynb #13-014b
 def packed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -85,6 +87,7 @@ def load(
     if about["bits"]: weights = unpacked(weights)
     check_shapes({name: tuple(value.shape) for name, value in weights.items()}, {name: tuple(value.shape) for name, value in model.state_dict().items()}, path)
     model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+    check_finite(model)
     return model.eval(), CharTokenizer(about["chars"])
 
 # %% ../nbs/13_share.ipynb #13-017b
