@@ -1,6 +1,6 @@
 # The few commands anyone needs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help course test lab package outputs export readme kaggle weights mutations reference
+.PHONY: help course test lab package outputs export readme kaggle weights mutations reference torture
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -56,3 +56,6 @@ mutations: $(READY)  ## for authors: let the exercises' checkers judge the wrong
 
 reference: $(READY)  ## for authors, with a GPU or AMX: train the full model to its end and keep the curve (SEEDS="0 1" picks some)
 	$(BIN)/python tools/reference.py --seeds $(SEEDS) --hours $(HOURS)
+
+torture: $(READY)  ## for authors, an hour: kill, crowd and starve runs in many ways, and see that nothing is lost
+	$(BIN)/python tests/torture.py

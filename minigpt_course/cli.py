@@ -6,12 +6,13 @@
 __all__ = ['app', 'Preset', 'Precision', 'Optimizer', 'Folder', 'CorpusName', 'PresetName', 'RunDir', 'Resume', 'Device',
            'InPrecision', 'OptimizerName', 'Compile', 'Accumulate', 'Steps', 'BatchSize', 'Rate', 'Dropout',
            'EvalEvery', 'Seed', 'Prompt', 'WORDS', 'option', 'choice', 'train', 'given', 'conclude', 'reporter',
-           'generate', 'info', 'export', 'main']
+           'Lasting', 'generate', 'info', 'export', 'main']
 
 # %% ../nbs/appendix/cli.ipynb #cli-002
 import os
 import sys
 import traceback
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +29,7 @@ from .generate import stream
 from .gpt import GPT, GPTConfig, parameter_ledger
 from .gpt2 import to_transformers
 from .optimizers import OPTIMIZERS
-from .runs import LearningCurve, load_best
+from .runs import Diverged, LearningCurve, load_best, only_run_in
 from .share import load, save
 from .train import TrainConfig
 from .train import train as run_training
@@ -84,24 +85,32 @@ def train(
     learning_rate: Rate = None, dropout: Dropout = None, eval_every: EvalEvery = None,
     seed: Seed = 0, prompt: Prompt = "\n",
 ) -> None:
-    "Train a model. Ctrl-C saves and stops; the same line with --resume goes on."
+    """Train a model. Ctrl-C saves and stops; the same line with --resume goes on.
+
+    Ends with 0 when it is done, 1 after an error, 3 if it was stopped, and 4 if it diverged."""
     wishes = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate,
               "eval_every": eval_every, "optimizer": optimizer and optimizer.value}
     config = getattr(TrainConfig, preset.value)(seed=seed, **given(wishes))
     size = getattr(GPTConfig, preset.value)(**given({"dropout": dropout}))
     folder, place = run_dir or Path("runs") / preset.value, choose_device(device)
-    with process_group(place):
+    outputs = redirect_stdout(Lasting(sys.stdout)), redirect_stderr(Lasting(sys.stderr))
+    with outputs[0], outputs[1], process_group(place), only_run_in(folder):
         text = open_corpus(corpus, folder)
         torch.manual_seed(seed % 2**63)
         model, tokenizer = GPT(size), text.fit_tokenizer(size.vocab_size)
-        # before the folder is claimed
+        # before anything is trained
         check_sampling(model, tokenizer, prompt, 200, 0.8, None, None)
         report = reporter(folder, tokenizer, prompt) if rank() == 0 else None
         compute = Compute(place, precision.value, compile, accumulate=accumulate)
-        curve = run_training(model, text, config, folder, resume, tokenizer=tokenizer,
-                             on_step=report, compute=compute)
-        stopped = len(curve.rows) <= config.steps
-        if rank() == 0: conclude(model, tokenizer, folder, stopped)
+        stopped = error = None
+        try:
+            curve = run_training(model, text, config, folder, resume, tokenizer=tokenizer,
+                                 on_step=report, compute=compute)
+            stopped = len(curve.rows) <= config.steps
+        except Diverged as diverged: error = diverged
+        if rank() == 0 and (folder / "run.json").exists():
+            conclude(model, tokenizer, folder, stopped)
+    if error: raise error  # only now, as all processes have left together
     if stopped: raise typer.Exit(3)
 
 
@@ -114,7 +123,8 @@ def conclude(model: GPT, tokenizer, folder: Path, stopped: bool) -> None:
     "Keep the best model of a run where others can load it, and say so."
     step, loss = load_best(model, folder)
     save(model, tokenizer, folder / "model")
-    typer.echo(f"validation loss {loss:.4f} at step {step}; that model is in {folder / 'model'}: "
+    when = f"step {step}" if step else "step 0, before any training"
+    typer.echo(f"validation loss {loss:.4f} at {when}; that model is in {folder / 'model'}: "
                f"minigpt generate {folder}")
     if stopped: typer.echo("stopped before the end: the same line with --resume goes on")
 
@@ -123,15 +133,35 @@ def reporter(folder: Path, tokenizer, prompt: str):
     "What is shown and kept along the way: after each validation its loss, a sample, the curve."
     def report(model: GPT, curve: LearningCurve) -> None:
         step, loss = curve.last("step"), curve.last("validation_loss")
-        if loss != loss: return  # nan: there was no validation at this step
-        sample = continue_text(model, tokenizer, prompt, 200, temperature=0.8, seed=0)
-        tqdm.write(f"step {step}: validation loss {loss:.4f}\n{sample}\n")
-        path, heading = folder / "samples.txt", f"--- step {step}, validation loss "
+        if loss is None: return
+        tqdm.write(f"step {step}: validation loss {loss:.4f}")
+        try:
+            keep_sample(f"--- step {step}, validation loss ", loss, continue_text(
+                model, tokenizer, prompt, 200, temperature=0.8, seed=0))
+            curve.to_csv(folder / "curve.csv")
+        except (OSError, RuntimeError, ValueError) as error:  # a full disk, or weights too large
+            tqdm.write(f"not kept, and training goes on: {error}")
+    def keep_sample(heading: str, loss: float, sample: str) -> None:
+        tqdm.write(f"{sample}\n")
+        path = folder / "samples.txt"
         before = path.read_text(encoding="utf-8") if path.is_file() else ""
         before = before.split(heading)[0]  # a run that was cut off comes by here again
         write_atomically(path, f"{before}{heading}{loss:.4f}\n{sample}\n".encode())
-        curve.to_csv(folder / "curve.csv")
     return report
+
+
+class Lasting:
+    "A stream whose reader may go, a closed terminal for example; what follows is not shown."
+    def __init__(self, stream): self.stream = stream
+
+    def __getattr__(self, name): return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError): self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError): self.stream.flush()
 
 # %% ../nbs/appendix/cli.ipynb #cli-010
 @app.command()
@@ -180,23 +210,25 @@ def export(
     typer.echo(f"written: {', '.join(sorted(path.name for path in to.iterdir()))}")
 
 # %% ../nbs/appendix/cli.ipynb #cli-014
+# of Python's arguments to those of the command
 WORDS = {"resume=True": "--resume", "another run_dir": "another --run-dir",
-         "as run_dir": "as --run-dir"}  # of Python's arguments to those of the command
+         "as run_dir": "as --run-dir", "smaller learning_rate": "smaller --learning-rate"}
 
 
 def main() -> None:
     "The command `minigpt`."
+    for name in "stdout", "stderr":  # a file must not get the number of one that is closed
+        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, "w"))
     for output in sys.stdout, sys.stderr:  # a terminal that cannot show a character shows another
         if hasattr(output, "reconfigure"): output.reconfigure(errors="replace")
     try: app(prog_name="minigpt")
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        text = str(error)
+    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
+        text = str(error) or type(error).__name__
         for ours, theirs in WORDS.items(): text = text.replace(ours, theirs)
         if getattr(error, "name", None) in ("transformers", "tokenizers"):
             text = f"{error}: pip install '.[share]' in the course's folder"
         if "Connection closed by peer" in text:
             text = ("another process of this run has died; its checkpoint is whole, "
                     "the same line with --resume goes on")
-        if os.environ.get("MINIGPT_DEBUG"): traceback.print_exc()
-        print(f"minigpt: {text}", file=sys.stderr)
-        sys.exit(1)
+        print(f"minigpt: {text}", file=Lasting(sys.stderr))
+        sys.exit(4 if isinstance(error, Diverged) else 1)

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from .core import sha256, write_atomically
+from .core import remove_leftovers, sha256, write_atomically, written_whole
 from .text import UNKNOWN, CharTokenizer, Corpus, part_ends
 
 # %% ../nbs/appendix/corpus.ipynb #corpus-004
@@ -204,12 +204,12 @@ def write_ids(
 ) -> None:
     """Encode a text file into a file of ids. `ValueError` if it is not text; nothing is left
     half-written."""
-    folder, digest, length = Path(folder), hashlib.sha256(), 0
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, digest, written, length = Path(folder), hashlib.sha256(), hashlib.sha256(), 0
     dtype = "uint8" if vocab_size <= 256 else "uint16"
-    partial = folder / f".ids.bin.{os.getpid()}.partial"
+    remove_leftovers(folder)
     try:
-        with open(path, encoding="utf-8-sig") as text, open(partial, "wb") as file:
+        with (open(path, encoding="utf-8-sig") as text,
+              written_whole(folder / "ids.bin") as file):
             sample = text.read(10_000_000)
             if not sample.strip():
                 raise ValueError(f"{path} is empty: a corpus needs text to learn from")
@@ -220,15 +220,15 @@ def write_ids(
                     raise ValueError(f"{path} is not text (it holds a NUL character): "
                                      "give a plain text file")
                 digest.update(part.encode())
-                file.write(tokenizer.encode(part).numpy().astype(dtype))
+                ids = tokenizer.encode(part).numpy().astype(dtype)
+                written.update(ids)
+                file.write(ids)
                 length += len(part)
-        os.replace(partial, folder / "ids.bin")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}): "
                          "save it as UTF-8 first") from None
-    finally: partial.unlink(missing_ok=True)
     about = {"name": Path(path).name, "sha256": digest.hexdigest(), "length": length,
-             "dtype": dtype, "chars": tokenizer.chars}
+             "dtype": dtype, "chars": tokenizer.chars, "ids_sha256": written.hexdigest()}
     write_atomically(folder / "ids.json", json.dumps(about).encode())
 
 # %% ../nbs/appendix/corpus.ipynb #corpus-021
@@ -244,11 +244,16 @@ class IdFile:
             about = json.loads((Path(folder) / "ids.json").read_text(encoding="utf-8"))
             self.name, self.sha256, length = about["name"], about["sha256"], about["length"]
             dtype, self.tokenizer = np.dtype(about["dtype"]), CharTokenizer(about["chars"])
+            digest = about["ids_sha256"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder} does not hold the ids of a text ({error}): "
                              "delete it and write it again") from None
         if path.stat().st_size != length * dtype.itemsize:
             raise ValueError(f"{path} does not have the {length:,} ids that it should: "
+                             f"delete {folder} and write it again")
+        with open(path, "rb") as file: found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
+            raise ValueError(f"{path} is damaged, its hash is another: "
                              f"delete {folder} and write it again")
         start, test = part_ends(length)
         test = max(test, length - MOST)

@@ -12,6 +12,7 @@ __all__ = ['PRECISIONS', 'NARROW', 'QUIET', 'choose_device', 'end_with_parent', 
 import ctypes
 import functools
 import gc
+import math
 import os
 import signal
 import statistics
@@ -291,7 +292,8 @@ class Stepper:
         grad_clip: float,  # the largest gradient norm that is followed
         generator: torch.Generator,  # seeded for this step
     ) -> tuple[float, float]:  # loss before the step (nats per character), gradient norm
-        "One update. In float16 a step with an overflow is skipped and the scale halved."
+        """One update, if loss and gradient norm are finite. In float16 a step with an overflow is
+        skipped and the scale halved."""
         optimizer.zero_grad()
         backward = backward_by_threads if self.pool else backward_at_once
         mine = slice(rank(), None, num_processes())
@@ -299,10 +301,11 @@ class Stepper:
         loss = backward(self, inputs[mine], targets[mine], generator)
         self.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(self.weights, grad_clip)
-        self.scaler.step(optimizer)
-        self.scaler.update()
         # one wait for the device
         loss, norm = torch.stack([total(loss), norm.to(loss)]).tolist()
+        if self.scaler.is_enabled() or math.isfinite(loss + norm):
+            self.scaler.step(optimizer)
+            self.scaler.update()
         return loss / num_processes(), norm
 
     def loss(

@@ -6,6 +6,7 @@ __all__ = ['FORMAT', 'KINDS', 'WEIGHTS', 'save', 'packed', 'unpacked', 'check_sh
 
 # %% ../nbs/13_share.ipynb #13-003
 import hashlib
+import re
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .core import check_vocabulary, filled, plain, read_about, write_about, write_atomically
+from .core import check_finite, check_vocabulary, filled, plain, read_about, remove_leftovers, write_about, write_atomically
 from .fast import dequantize_rows, quantize_rows
 from .gpt import GPT, GPTConfig
 from .gpt2 import check_room
@@ -45,8 +46,9 @@ def save(
              "bits": bits, "config": asdict(model.config), "chars": tokenizer.chars, "notes": notes or {}}
     write_atomically(Path(folder) / about["weights"], content)
     write_about(Path(folder) / "minigpt.json", about, FORMAT)
-    for other in [*Path(folder).glob("weights-*.safetensors"), *Path(folder).glob(".*.partial")]:
-        if other.name != about["weights"]: other.unlink()
+    remove_leftovers(Path(folder))
+    for other in Path(folder).glob("weights-*.safetensors"):
+        if re.fullmatch("weights-[0-9a-f]{16}", other.stem) and other.name != about["weights"]: other.unlink()
 
 # %% ../nbs/13_share.ipynb #13-014b
 def packed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -102,6 +104,7 @@ def load(
     check_vocabulary(tokenizer, config)
     model = GPT(config)
     model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+    check_finite(model)
     return model.eval(), tokenizer
 
 # %% ../nbs/13_share.ipynb #13-017b

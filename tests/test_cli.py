@@ -1,4 +1,5 @@
 "The command `minigpt`: what it says, what it leaves, and how it ends."
+import importlib
 import importlib.metadata
 import json
 import os
@@ -7,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+from configparser import ConfigParser
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -19,7 +22,7 @@ from minigpt_course.devices import Compute
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPTConfig, parameter_ledger
 from minigpt_course.runs import LearningCurve, load_checkpoint
-from minigpt_course.share import load
+from minigpt_course.share import load, save
 
 
 def start(*line, code=("-m", "minigpt_course"), **options) -> subprocess.Popen:
@@ -217,8 +220,56 @@ def test_without_transformers_the_extra_is_named(trained, tmp_path, called, monk
 
 
 def test_the_entry_point_is_there():
-    entries = importlib.metadata.entry_points(group="console_scripts", name="minigpt")
-    assert [entry.value for entry in entries] == ["minigpt_course.cli:main"]
+    settings = ConfigParser()
+    settings.read(Path(__file__).parents[1] / "settings.ini", encoding="utf-8")
+    name, _, place = settings["DEFAULT"]["console_scripts"].partition("=")
+    module, _, function = place.partition(":")
+    assert name == "minigpt" and callable(getattr(importlib.import_module(module), function))
+    assert importlib.metadata.entry_points(group="console_scripts", name="minigpt")
+
+
+def test_ctrl_c_during_imports_ends_in_one_line():
+    code = ("import importlib.abc, os, signal, sys\n"
+            "class Interrupt(importlib.abc.MetaPathFinder):\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name == 'torch': os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+            "from minigpt_course.__main__ import main; main()")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "minigpt: interrupted\n")
+
+
+def test_a_run_that_diverges_ends_with_4_and_says_what_to_do(tmp_path, called):
+    line = [*training(tmp_path / "run"), "--learning-rate", 1e5]
+    code, said, complained = called(*line)
+    last = complained.strip().splitlines()[-1]
+    assert code == 4 and re.fullmatch(
+        r"minigpt: training diverged at step \d+, .*; its best model is kept, and minigpt train "
+        rf"--from {tmp_path / 'run'} --learning-rate 10000 begins a new run from it", last)
+    assert "at step 0, before any training; that model is in" in said
+    assert load(tmp_path / "run") and load(tmp_path / "run" / "model")
+    assert called(*line, "--resume")[0] == 4  # bit for bit
+
+
+def test_help_says_how_training_ends(called):
+    said = " ".join(called("train", "--help")[1].split())
+    assert "1 after an error, 3 if it was stopped, and 4 if it diverged" in said
+
+
+def test_samples_that_cannot_be_written_do_not_end_a_run(trained, tmp_path, called):
+    (tmp_path / "run" / "samples.txt").mkdir(parents=True)
+    code, said, _ = called(*training(tmp_path / "run"))
+    assert code == 0 and said.count("samples.txt could not be written") == 3
+    assert_same_end(tmp_path / "run", trained, 30)
+
+
+def test_a_model_whose_weights_are_not_finite_is_refused(trained, tmp_path, called):
+    model, tokenizer = load(trained)
+    torch.nn.init.constant_(model.blocks[0].norm1.weight, torch.nan)
+    save(model, tokenizer, tmp_path)
+    said = r"blocks.0.norm1.weight holds numbers that are not finite: .* smaller learning rate"
+    for verb in "generate", "info": assert_refused(called(verb, tmp_path), said)
+    with pytest.raises(ValueError, match=said): generate(model, tokenizer, "To be", 5)
 
 
 def test_help_lists_the_commands_and_the_way_to_go_on(called):

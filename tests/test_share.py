@@ -357,7 +357,7 @@ def test_a_run_of_the_first_edition_is_refused_with_what_to_do(tmp_path, corpus)
     about = json.loads((tmp_path / "run.json").read_text())
     about = {name: value for name, value in about.items() if name not in ("format", "sha256")}
     (tmp_path / "run.json").write_text(json.dumps(about | {"sha256": fingerprint(about)}))
-    complaint = (f"{re.escape(str(tmp_path))}.* of format 1, and this version reads 2: "
+    complaint = (f"{re.escape(str(tmp_path))}.* of format 1, and this version reads 3: "
                  "train again in another folder, or use the version that wrote it")
     with pytest.raises(ValueError, match=complaint): load(tmp_path)
 
