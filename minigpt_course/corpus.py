@@ -201,11 +201,11 @@ def write_ids(
     folder: str | Path,  # where the ids are kept
     vocab_size: int = 77,  # characters are chosen by the first ten million
     chunk: int = 4_000_000,  # characters in memory at a time
+    tokenizer: CharTokenizer | None = None,  # or its are the characters
 ) -> None:
     """Encode a text file into a file of ids. `ValueError` if it is not text; nothing is left
     half-written."""
     folder, digest, written, length = Path(folder), hashlib.sha256(), hashlib.sha256(), 0
-    dtype = "uint8" if vocab_size <= 256 else "uint16"
     remove_leftovers(folder)
     try:
         with (open(path, encoding="utf-8-sig") as text,
@@ -213,7 +213,8 @@ def write_ids(
             sample = text.read(10_000_000)
             if not sample.strip():
                 raise ValueError(f"{path} is empty: a corpus needs text to learn from")
-            tokenizer = CharTokenizer.fit(sample, vocab_size)
+            tokenizer = tokenizer or CharTokenizer.fit(sample, vocab_size)
+            dtype = "uint8" if tokenizer.vocab_size <= 256 else "uint16"
             text.seek(0)
             while part := text.read(chunk):
                 if "\0" in part:
@@ -286,6 +287,7 @@ def open_corpus(
     source: str,  # "pydocs", "shakespeare", or the path of a UTF-8 text file
     run_dir: Path,  # where the ids of a large one are kept
     vocab_size: int = 77,  # of a large one's characters
+    tokenizer: CharTokenizer | None = None,  # or these are its characters
 ) -> Corpus | IdFile:
     """A corpus by name or path; a large one as a file of ids, which the first process of each
     machine writes."""
@@ -293,7 +295,7 @@ def open_corpus(
     if not large: return load_corpus(source)
     ids = Path(run_dir) / "ids"
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        if not (ids / "ids.json").is_file(): write_ids(source, ids, vocab_size)
+        if not (ids / "ids.json").is_file(): write_ids(source, ids, vocab_size, tokenizer=tokenizer)
         elif IdFile(ids).sha256 != text_digest(source):
             raise ValueError(f"{run_dir} holds the ids of another text than {source}: "
                              "choose another run_dir")

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'RUN_FORMAT', 'RUN_KINDS', 'FREE', 'HOLDER', 'MOST_SKIPS', 'LearningCurve', 'checkpoints',
-           'save_checkpoint', 'newest_checkpoint', 'read_state', 'load_checkpoint', 'as_json', 'check_folder', 'bound',
-           'holder_of', 'only_run_in', 'stop_requests', 'Diverged', 'Run', 'near', 'validation_loss', 'save_if_due',
-           'saved_first', 'save_run', 'restore_run', 'restore_precision', 'tidy', 'diverged', 'open_run', 'settled',
-           'load_best', 'tell_end', 'evaluate_test']
+           'save_checkpoint', 'newest_checkpoint', 'read_state', 'load_checkpoint', 'as_json', 'check_folder',
+           'other_way', 'bound', 'holder_of', 'only_run_in', 'stop_requests', 'Diverged', 'Run', 'near',
+           'validation_loss', 'save_if_due', 'saved_first', 'save_run', 'restore_run', 'restore_precision', 'tidy',
+           'diverged', 'open_run', 'settled', 'load_best', 'tell_end', 'evaluate_test']
 
 # %% ../nbs/appendix/runs.ipynb #runs-002
 import csv
@@ -191,7 +191,15 @@ def check_folder(
         if bound(theirs, known) != bound(mine, known):
             raise ValueError(f"{run_dir} is the run of another {what}: "
                              f"there {_short(theirs, mine)}, here {_short(mine, theirs)}; "
-                             "choose another run_dir")
+                             f"choose another run_dir{other_way(what, mine, run_dir)}")
+
+
+def other_way(what: str, mine: dict, run_dir: Path) -> str:
+    "What else can be done where a part of a run's identity is another."
+    if what == "training":
+        return f", and for longer training begin with its model: minigpt train --from {run_dir}"
+    manual = what == "corpus" and mine["name"] == "pydocs"
+    return "; pydocs is Python's manual, and that run's is of another Python" if manual else ""
 
 
 def bound(value: object, defaults: dict) -> object:
@@ -268,6 +276,7 @@ MOST_SKIPS = 25  # steps in a row that float16 may leave out
 
 class Diverged(RuntimeError):
     "A loss or a gradient was not finite, and the run has stopped before it was followed."
+    exit_code = 4  # of the command
 
 
 class Run:
@@ -449,7 +458,7 @@ def open_run(
     model: GPT,
     corpus: Corpus,
     config,  # a TrainConfig
-    tokenizer: CharTokenizer | None,  # None: fitted on the corpus
+    tokenizer: CharTokenizer | None,  # None: that of a trained model, else fitted on the corpus
     run_dir: str | Path | None,  # None: nothing is kept
     resume: bool,  # go on with the run in run_dir if there is one
     schedule: Callable,  # the learning rate of a step
@@ -458,18 +467,24 @@ def open_run(
 ) -> Run:
     """A run at its beginning, or where its newest whole checkpoint left it; writes nothing.
     `ValueError` if the parts do not belong together."""
-    tokenizer = tokenizer or corpus.fit_tokenizer(plain(model).config.vocab_size)
+    if tokenizer is None:  # a trained model's ids mean what they meant
+        chars = getattr(model, "chars", None)
+        tokenizer = (CharTokenizer(chars) if chars else
+                     corpus.fit_tokenizer(plain(model).config.vocab_size))
     check_fit(model, corpus, tokenizer)
+    model.chars = tokenizer.chars
     # before the folder is looked at, as this refuses what does not combine
     run = Run(model, corpus, config, tokenizer, schedule, optimizer, compute)
-    if not run_dir: return settled(run, optimizer)
-    run.folder = run_dir = Path(run_dir)
     source = {"name": corpus.name, "sha256": corpus.sha256, "training": len(corpus.train)}
     run.identity = as_json({"model": asdict(model.config), "training": asdict(config),
                             "corpus": source, "chars": tokenizer.chars})
     defaults = {"model": asdict(type(model.config)()), "training": asdict(type(config)())}
-    if rank() == 0: check_folder(run_dir, resume, run.identity, as_json(defaults))
-    restore_run(run, run_dir)
+    if run_dir:
+        run.folder = Path(run_dir)
+        if rank() == 0: check_folder(run.folder, resume, run.identity, as_json(defaults))
+        restore_run(run, run.folder)
+    if rank() == 0 and not run.curve.rows:
+        for remark in remarks(corpus, tokenizer, run.train_ids, run.validation_ids): print(remark)
     return settled(run, optimizer)
 
 

@@ -105,6 +105,7 @@ def load(
     model = GPT(config)
     model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
     check_finite(model)
+    model.chars = tokenizer.chars  # for whoever trains it on
     return model.eval(), tokenizer
 
 # %% ../nbs/13_share.ipynb #13-017b
@@ -123,7 +124,8 @@ def load_run(folder: Path) -> tuple[GPT, CharTokenizer]:
     config = filled(GPTConfig, about["model"], folder / "run.json")
     model = GPT(config)
     load_best(model, folder)
-    return model.eval(), CharTokenizer(about["chars"])
+    model.chars = about["chars"]
+    return model.eval(), CharTokenizer(model.chars)
 
 
 def load_course_model(

@@ -83,7 +83,7 @@ def train(
     run_dir: str | Path | None = None,  # where checkpoints and the curve are kept; None: nowhere
     resume: bool = False,  # go on with the run in run_dir if there is one
     *,
-    tokenizer: CharTokenizer | None = None,  # None: fitted on the corpus with the model's vocab_size
+    tokenizer: CharTokenizer | None = None,  # None: that of a trained model, else fitted on the corpus
     on_step: Callable[[GPT, LearningCurve], object] | None = None,  # called after each step; an answer that is true stops the run
     optimizer: Callable | None = None,  # from model and config to an optimizer; None: config.optimizer names it
     compute: Compute = Compute(),  # device, precision, compile, threads

@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from conftest import assert_same_end, small_corpus
-from minigpt_course import cli
-from minigpt_course.devices import Compute
+import minigpt_course
+from minigpt_course import cli, devices
+from minigpt_course.devices import PRECISIONS, Compute
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPTConfig, parameter_ledger
+from minigpt_course.optimizers import OPTIMIZERS
 from minigpt_course.runs import LearningCurve, load_checkpoint
 from minigpt_course.share import load, save
 
@@ -131,7 +133,7 @@ def test_the_optimizer_is_chosen_by_name_and_kept_with_the_run(tmp_path, called)
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert code == 0 and about["training"]["optimizer"] == "muon"
     code, _, complained = called(*line, "--resume")
-    assert code == 1 and "there optimizer='muon', here optimizer='adamw'" in complained
+    assert code == 1 and "there --optimizer 'muon', here --optimizer 'adamw'" in complained
 
 
 def test_compiling_and_accumulating_reach_the_library(tmp_path, called, monkeypatch):
@@ -139,12 +141,12 @@ def test_compiling_and_accumulating_reach_the_library(tmp_path, called, monkeypa
     def compute(device, precision, compile, accumulate):
         asked.append((precision, compile, accumulate))
         return Compute(device, precision, compile and "eager", accumulate=accumulate)
-    monkeypatch.setattr(cli, "Compute", compute)
+    monkeypatch.setattr(devices, "Compute", compute)
     line = [*training(tmp_path / "run"), "--steps", 2]
     assert called(*line, "--compile", "--accumulate", 2)[0] == 0
     assert asked == [("auto", True, 2)]
     code, _, complained = called(*training(tmp_path / "other"), "--accumulate", 3)
-    assert code == 1 and "accumulate=3 is more than the 2 sequences" in complained
+    assert code == 1 and "--accumulate 3 is more than the 2 sequences" in complained
 
 
 def test_a_line_that_is_refused_leaves_no_run(tmp_path, called):
@@ -234,6 +236,7 @@ def test_ctrl_c_during_imports_ends_in_one_line():
             "    def find_spec(self, name, *_):\n"
             "        if name == 'torch': os.kill(os.getpid(), signal.SIGINT)\n"
             "sys.meta_path.insert(0, Interrupt())\n"
+            "sys.argv = ['minigpt', 'generate', 'pydocs']\n"
             "from minigpt_course.__main__ import main; main()")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "minigpt: interrupted\n")
@@ -311,10 +314,10 @@ def test_an_error_is_one_line_in_a_process_too(tmp_path):
 
 
 @pytest.mark.parametrize("option, value, complaint", [
-    ("--temperature", -1, "temperature=-1.0 must be a number of at least 0"),
-    ("--top-k", 78, "top_k=78 must be from 1 to the 77 characters"),
-    ("--top-p", 2, "top_p=2.0 must be above 0"),
-    ("--length", -1, "num_chars=-1 must not be negative"),
+    ("--temperature", -1, "--temperature -1.0 must be a number of at least 0"),
+    ("--top-k", 78, "--top-k 78 must be from 1 to the 77 characters"),
+    ("--top-p", 2, "--top-p 2.0 must be above 0"),
+    ("--length", -1, "--length -1 must not be negative"),
     ("--prompt", "", "the prompt is empty"),
 ])
 def test_sampling_that_makes_no_sense(trained, called, option, value, complaint):
@@ -336,3 +339,92 @@ def test_whoever_looks_for_the_cause_gets_the_traceback_before_the_sentence(
     code, _, complained = called("info", tmp_path)
     assert code == 1
     assert re.fullmatch(r"Traceback .*\n\w+Error: .*\nminigpt: [^\n]+\n", complained, re.DOTALL)
+
+
+# what a reader types
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = ("import sys; from minigpt_course import cli; assert not {'torch', 'numpy', "
+            "'matplotlib', 'ipywidgets', 'transformers'} & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_names_that_can_be_chosen_are_the_librarys():
+    assert [each.value for each in cli.Precision] == ["auto", *PRECISIONS]
+    assert {each.value for each in cli.Optimizer} == set(OPTIMIZERS)
+
+
+def test_the_version(called):
+    assert called("--version")[:2] == (0, f"{minigpt_course.__version__}\n")
+
+
+@pytest.mark.parametrize("line, complaint", [
+    (["train", "--steps", "0"], "--steps 0 must be a whole number of at least 1"),
+    (["train", "--batch-size", "9" * 30], "--batch-size 9+ must be .* less than 2"),
+    (["train", "--seed", str(2**64)], "--seed 18446744073709551616 must be .* less than 2"),
+    (["train", "--learning-rate", "-1"], "--learning-rate -1.0 must be a number above 0"),
+    (["train", "--num-heads", "5"], "heads must divide --embed-dim: 96 % 5 = 1; try --num-heads"),
+    (["train", "--dropout", "1"], "--dropout 1.0 must be at least 0 and less than 1"),
+    (["train", "--vocab-size", "1"], "--vocab-size 1 cannot be had"),
+    (["train", "--context-length", "9999999"], "or a smaller --context-length"),
+    (["train", "--prompt", ""], "the prompt is empty"),
+    (["train", "--from", "pydocs", "--embed-dim", "64"], "leave out --embed-dim"),
+    (["generate", "pydocs", "--length", "-1"], "--length -1 must not be negative"),
+    (["generate", "pydocs", "--top-k", "0"], "--top-k 0 must be from 1 to the 77"),
+    (["generate", "pydocs", "--num-samples", "0"], "--num-samples 0 must be a whole number"),
+    (["generate", "pydocs", "--prompt-file", "missing"], "missing"),
+    (["generate", "pydocs", "--seed", str(2**64)], "--seed 18446744073709551616"),
+], ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "")
+def test_errors_speak_of_options(called, monkeypatch, tmp_path, line, complaint):
+    monkeypatch.chdir(tmp_path)
+    code, _, said = called(*line)
+    assert code == 1 and re.search(complaint, said), said
+    assert not re.search(r"[a-z]_[a-z]|\w=", said.replace("'", "")), said
+    assert not (tmp_path / "runs" / "laptop" / "run.json").exists()
+
+
+def test_unknown_characters_of_a_prompt_are_reported(called):
+    code, out, said = called("generate", "pydocs", "--prompt", "Über", "--length", 5)
+    assert code == 0 and "does not know 'Ü'" in said and out.startswith("Über")
+    assert called("generate", "pydocs", "--prompt", "over", "--length", 5)[2] == ""
+
+
+def test_several_samples_from_a_file(called, tmp_path):
+    (tmp_path / "prompt.txt").write_text("def ", encoding="utf-8")
+    line = ["generate", "pydocs", "--prompt-file", tmp_path / "prompt.txt", "--length", 20]
+    code, out, _ = called(*line, "--num-samples", 3, "--seed", 5)
+    texts = re.split(r"--- sample \d of 3\n", out)[1:]
+    assert code == 0 and len(texts) == 3 and all(text.startswith("def ") for text in texts)
+    assert called(*line, "--seed", 6)[1] == texts[1]
+
+
+def test_info_for_programs(called):
+    about = json.loads(called("info", "pydocs", "--json")[1])
+    assert about["config"]["vocab_size"] == 77 == len(about["characters"])
+    assert sum(about["parameters"].values()) == 225_677
+
+
+SMALL = ["--context-length", 16, "--embed-dim", 16, "--num-heads", 2, "--num-blocks", 1,
+         "--vocab-size", 12, "--batch-size", 2, "--device", "cpu"]
+
+
+def test_a_run_goes_on_from_a_models_weights_with_its_characters(called, tmp_path):
+    (tmp_path / "one.txt").write_text("to be or not to be. " * 100)
+    (tmp_path / "two.txt").write_text("zebras sleep in zoos. " * 100)
+    first = ["train", "--corpus", tmp_path / "one.txt", "--run-dir", tmp_path / "one",
+             "--steps", 5, *SMALL]
+    assert called(*first)[0] == 0
+    model, tokenizer = load(tmp_path / "one")
+    assert model.config.embed_dim == 16 and tokenizer.vocab_size == 12
+    on = ["train", "--from", tmp_path / "one", "--corpus", tmp_path / "two.txt", "--steps", 1,
+          "--learning-rate", 1e-9, "--run-dir", tmp_path / "two", "--batch-size", 2,
+          "--dropout", 0.5, "--device", "cpu"]
+    code, out, said = called(*on)
+    assert code == 0 and "outside the vocabulary of 12" in out, said
+    after, others = load(tmp_path / "two")
+    assert others.chars == tokenizer.chars and after.config.dropout == 0.5
+    pairs = zip(model.parameters(), after.parameters())
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+    code, _, said = called(*first, "--steps", 9, "--resume")
+    assert code == 1 and "minigpt train --from" in said

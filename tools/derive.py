@@ -23,16 +23,15 @@ import sys
 
 
 def interrupted(number, frame) -> None:
-    "Ctrl-C while the library is being imported: there is nothing to save."
+    "Ctrl-C where there is nothing to save, for example while the library is being imported."
     os.write(2, b"minigpt: interrupted\\n")
     os._exit(130)
 
 
 def main() -> None:
-    usual = signal.getsignal(signal.SIGINT)
-    if usual != signal.SIG_IGN: signal.signal(signal.SIGINT, interrupted)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupted)  # a training sets its own meanwhile
     from minigpt_course.cli import main as command
-    signal.signal(signal.SIGINT, usual)
     sys.exit(command())
 
 
