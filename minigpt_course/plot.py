@@ -7,12 +7,12 @@ __all__ = ['STYLE', 'PROBABILITY', 'SIGNED', 'BLUE', 'ORANGE', 'GREEN', 'RED', '
            'CENTER', 'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'batch_grid', 'pair_table',
            'next_characters', 'draw_likeliest', 'loss_curves', 'draw_baselines', 'results_chart', 'softmax_panels',
            'probe_map', 'dot_pattern', 'draw_weight_legend', 'attention_row', 'source_diff', 'seed_spread',
-           'depth_profiles', 'ledger_areas', 'residual_stream', 'smoothed', 'characters_above', 'learning_curve',
-           'temperatures', 'character_times', 'sampling_panel', 'fault_curves', 'dependence_maps', 'diagnosis_panel',
-           'curve_gallery', 'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations',
-           'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes',
-           'curve_differences', 'reference_curves', 'generalization_gap', 'train_and_validation',
-           'paired_probabilities', 'gpt2_map', 'singular_values', 'loss_by_seconds']
+           'depth_profiles', 'ledger_areas', 'residual_stream', 'learning_curve', 'generalization_gap', 'running_mean',
+           'train_and_validation', 'temperatures', 'character_times', 'sampling_panel', 'fault_curves',
+           'dependence_maps', 'diagnosis_panel', 'curve_gallery', 'roofline', 'waterfall', 'time_shares', 'batch_rates',
+           'heads_grid', 'head_ablations', 'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours',
+           'gradient_sizes', 'curve_differences', 'reference_curves', 'paired_probabilities', 'gpt2_map',
+           'singular_values', 'loss_by_seconds']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -402,27 +402,6 @@ def residual_stream(
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-059
-def smoothed(
-    curve,  # a LearningCurve
-    steps: int,  # how many are averaged; in a short curve fewer
-) -> tuple["np.ndarray", "np.ndarray"]:  # step, mean training loss of the steps before it
-    "The training loss as a line that can be read."
-    loss = np.array([value for value in curve.column("train_loss") if value == value])
-    steps = max(1, min(steps, len(loss) // 10))
-    if len(loss) == 0: return loss, loss
-    means = np.convolve(loss, np.ones(steps) / steps, "valid")
-    return np.arange(len(means)) + steps, means
-
-
-def characters_above(ax, curve) -> None:
-    "A second axis over that of the steps: how many characters a curve's run has read."
-    if len(curve.rows) < 2: return
-    millions = curve.rows[1][1] / 1e6  # characters a step
-    scale = (lambda steps: steps * millions, lambda read: read / millions)
-    above = ax.secondary_xaxis("top", functions=scale)
-    above.set_xlabel("characters read (millions)", fontsize=8)
-
-
 @in_style
 def learning_curve(
     curve,  # a LearningCurve
@@ -434,11 +413,20 @@ def learning_curve(
 
     Below it the learning rate, as a share of its maximum, and the gradient norm."""
     fig, (ax, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=(3, 1), sharex=True)
-    if curve.rows: ax.plot(*smoothed(curve, smooth), color=BLUE, alpha=0.6, label="training")
+    loss = np.array([value for value in curve.column("train_loss") if value == value])
+    smooth = max(1, min(smooth, len(loss) // 10))
+    if len(loss):
+        smoothed = np.convolve(loss, np.ones(smooth) / smooth, "valid")
+        steps = np.arange(len(smoothed)) + smooth
+        ax.plot(steps, smoothed, color=BLUE, alpha=0.6, label="training")
     if curve.validation():
         label = "validation (whole validation set)"
         ax.plot(*zip(*curve.validation()), "o-", color=RED, label=label)
-    characters_above(ax, curve)
+    if len(curve.rows) > 1:
+        millions = curve.rows[1][1] / 1e6  # characters a step
+        scale = (lambda steps: steps * millions, lambda read: read / millions)
+        above = ax.secondary_xaxis("top", functions=scale)
+        above.set_xlabel("characters read (millions)", fontsize=8)
     draw_baselines(ax, baselines)
     if band:
         ax.fill_between(list(band), *zip(*band.values()), color=GREY, alpha=0.3,
@@ -453,6 +441,59 @@ def learning_curve(
     if curve.rows:
         ax.legend()
         below.legend(fontsize=8, ncols=2)
+    return ax
+
+# %% ../nbs/appendix/plot.ipynb #plot-062c
+def generalization_gap(
+    curve,  # a LearningCurve
+) -> list[tuple[int, float]]:  # step, nats per character
+    "At each validation but the first: its loss less the mean training loss since the one before."
+    losses, gaps = dict(zip(curve.column("step"), curve.column("train_loss"))), []
+    validation = curve.validation()
+    for (before, _), (step, loss) in zip(validation, validation[1:]):
+        gaps.append((step, loss - np.mean([losses[i] for i in range(before, step)])))
+    return gaps
+
+
+def running_mean(
+    values: list[float],  # what is not finite is left out
+    most: int = 100,  # values that are averaged; in a short list fewer
+) -> tuple["np.ndarray", "np.ndarray"]:  # how many values came before, their mean
+    "A noisy row of numbers as a line that can be read."
+    values = np.array([value for value in values if np.isfinite(value)])
+    wide = max(1, min(most, len(values) // 10))
+    means = np.convolve(values, np.ones(wide) / wide, "valid") if len(values) else values
+    return np.arange(len(means)) + wide, means
+
+
+@in_style
+def train_and_validation(
+    curves: dict,  # run to its LearningCurve, all with the same batch
+    band: dict[int, tuple[float, float]] = {},  # step to the lowest and highest loss that is right
+    baselines: dict[str, float] = {},  # name to loss
+    title: str = "",
+):
+    """Training loss (thin) and validation loss (marked) of runs, over steps and over characters.
+
+    Below it the gap between the two. Dropout, which is on in training only, makes it smaller."""
+    fig, (ax, below) = plt.subplots(2, 1, figsize=(8, 5.5), height_ratios=(3, 1), sharex=True)
+    for (name, curve), color, line in zip(curves.items(), COLORS, LINES):
+        training = running_mean(curve.column("train_loss"))
+        ax.plot(*training, line, color=color, alpha=0.5, linewidth=1)
+        ax.plot(*zip(*curve.validation()), "o" + line, color=color, markersize=3, label=name)
+        if gaps := generalization_gap(curve):
+            below.plot(*zip(*gaps), "o" + line, color=color, markersize=3)
+    if band:
+        ax.fill_between(list(band), *zip(*band.values()), color=GREY, alpha=0.3,
+                        label="reference band")
+    millions = max(curve.rows[-1][1] / curve.rows[-1][0] for curve in curves.values()) / 1e6
+    scale = (lambda steps: steps * millions, lambda read: read / millions)
+    ax.secondary_xaxis("top", functions=scale).set_xlabel("characters read (millions)", fontsize=8)
+    draw_baselines(ax, baselines)
+    ax.set(ylabel="loss (nats per character)", title=title)
+    below.axhline(0, **DOTTED)
+    below.set(xlabel="step", ylabel="validation -\ntraining")
+    ax.legend(fontsize=8)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-064
@@ -924,45 +965,6 @@ def reference_curves(
         ax.plot(*zip(*validation), style, color=color, markersize=4, linewidth=1.2, label=name)
     draw_baselines(ax, baselines)
     ax.set(xlabel="step", ylabel="validation loss (nats per character)", title=title)
-    ax.legend(fontsize=8)
-    return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-127c
-def generalization_gap(
-    curve,  # a LearningCurve
-) -> list[tuple[int, float]]:  # step, nats per character
-    "At each validation but the first: its loss less the mean training loss since the one before."
-    losses, gaps = dict(zip(curve.column("step"), curve.column("train_loss"))), []
-    validation = curve.validation()
-    for (before, _), (step, loss) in zip(validation, validation[1:]):
-        gaps.append((step, loss - np.mean([losses[i] for i in range(before, step)])))
-    return gaps
-
-
-@in_style
-def train_and_validation(
-    curves: dict,  # run to its LearningCurve, all with the same batch
-    band: dict[int, tuple[float, float]] = {},  # step to the lowest and highest loss that is right
-    baselines: dict[str, float] = {},  # name to loss
-    title: str = "",
-):
-    """Training loss (thin) and validation loss (marked) of runs, over steps and over characters.
-
-    Below it the gap between the two. Dropout, which is on in training only, makes it smaller."""
-    fig, (ax, below) = plt.subplots(2, 1, figsize=(8, 5.5), height_ratios=(3, 1), sharex=True)
-    for (name, curve), color, line in zip(curves.items(), COLORS, LINES):
-        ax.plot(*smoothed(curve, 100), line, color=color, alpha=0.5, linewidth=1)
-        ax.plot(*zip(*curve.validation()), "o" + line, color=color, markersize=3, label=name)
-        if gaps := generalization_gap(curve):
-            below.plot(*zip(*gaps), "o" + line, color=color, markersize=3)
-    if band:
-        ax.fill_between(list(band), *zip(*band.values()), color=GREY, alpha=0.3,
-                        label="reference band")
-    characters_above(ax, next(iter(curves.values())))
-    draw_baselines(ax, baselines)
-    ax.set(ylabel="loss (nats per character)", title=title)
-    below.axhline(0, **DOTTED)
-    below.set(xlabel="step", ylabel="validation -\ntraining")
     ax.legend(fontsize=8)
     return ax
 

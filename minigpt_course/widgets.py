@@ -326,7 +326,6 @@ def run_planner(
     from minigpt_course.gpt import GPTConfig, parameter_ledger
     from minigpt_course.scale import predicted_seconds
     from minigpt_course.train import TrainConfig
-    full = TrainConfig.kaggle()
     def draw(width, blocks, context, batch, steps):
         size = GPTConfig(embed_dim=64 * width, num_heads=width, num_blocks=blocks,
                          context_length=context)
@@ -338,8 +337,8 @@ def run_planner(
         return plot.machine_hours(hours, f"{parameters:,} parameters, {characters}")
     return Control(draw, width=IntSlider(6, 1, 24, description="heads of 64"),
                    blocks=IntSlider(8, 1, 32), context=IntSlider(256, 16, 2048),
-                   batch=IntSlider(full.batch_size, 1, 512, description="batch size"),
-                   steps=IntSlider(full.steps, 100, 50_000, step=100))
+                   batch=IntSlider(64, 1, 512, description="batch size"),
+                   steps=IntSlider(4000, 100, 50_000, step=100))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-054
 def export_explorer() -> Control:
