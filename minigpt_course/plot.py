@@ -431,8 +431,9 @@ def residual_stream(
 # %% ../nbs/appendix/plot.ipynb #plot-059
 def _training_loss(ax, curve, smooth: int, **look) -> None:
     "The training loss of a LearningCurve, smoothed; less so where it is short."
-    loss = [value for value in curve.column("train_loss") if value == value]
-    if loss: _smoothed(ax, loss, max(1, min(smooth, len(loss) // 10)), **look)
+    loss = np.array(curve.column("train_loss"), float)
+    loss = loss[np.isfinite(loss)]
+    if len(loss): _smoothed(ax, loss, max(1, min(smooth, len(loss) // 10)), **look)
 
 
 def _characters_above(ax, curve) -> None:
@@ -460,8 +461,8 @@ def learning_curve(
     _characters_above(ax, curve)
     _baselines(ax, baselines)
     _band(ax, band)
-    rates, norms = np.array(curve.column("learning_rate")), curve.column("gradient_norm")
-    steps = curve.column("step")
+    steps, rates = curve.column("step"), np.array(curve.column("learning_rate"))
+    norms = np.array(curve.column("gradient_norm"), float)
     below.plot(steps, rates / max(rates, default=1), "-", color=GREEN,
                label="learning rate / its maximum")
     below.plot(steps, norms, "-", color=ORANGE, alpha=0.5, linewidth=0.8, label="gradient norm")
