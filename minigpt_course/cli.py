@@ -138,7 +138,7 @@ def train(
     if error: raise error  # only now, as all processes have left together
     if stopped: raise typer.Exit(3)
 
-
+# %% ../nbs/appendix/cli.ipynb #cli-007b
 def given(wishes: dict) -> dict:
     "The options that were given."
     return {name: value for name, value in wishes.items() if value is not None}

@@ -202,11 +202,9 @@ MOST = 2**63 - 1  # what fits into 64 bits
 
 def check_whole(name: str, value: object, least: int) -> None:
     "`ValueError` if a value is no whole number, or not from the least that makes sense to `MOST`."
-    if type(value) is not int:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {least} (an int)")
-    if not least <= value <= MOST:
-        raise ValueError(f"{name}={value} must be a whole number of at least {least} "
-                         "and less than 2**63")
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+    if value > MOST: raise ValueError(f"{name}={value} must be less than 2**63")
 
 
 RANGES = {"a number above 0": (math.ulp(0.0), math.inf), "a number of at least 0": (0, math.inf),

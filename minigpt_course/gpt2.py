@@ -198,7 +198,7 @@ def from_transformers(
     nn.init.zeros_(model.lm_head.bias)  # the last LayerNorm has it
     return model.eval(), CharTokenizer("".join(chars))
 
-
+# %% ../nbs/appendix/gpt2.ipynb #gpt2-010
 def check_gpt2(config, chars: list[str]) -> None:
     "`ValueError` with the reason if a transformers model is not the image of one of ours."
     if config.model_type != "gpt2":

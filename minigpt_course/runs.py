@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'RUN_FORMAT', 'RUN_KINDS', 'FREE', 'HOLDER', 'MOST_SKIPS', 'LearningCurve', 'checkpoints',
-           'save_checkpoint', 'newest_checkpoint', 'read_state', 'load_checkpoint', 'as_json', 'check_folder',
-           'other_way', 'bound', 'holder_of', 'only_run_in', 'stop_requests', 'Diverged', 'Run', 'near',
-           'validation_loss', 'save_if_due', 'saved_first', 'save_run', 'restore_run', 'restore_precision', 'tidy',
-           'diverged', 'open_run', 'settled', 'load_best', 'tell_end', 'evaluate_test']
+           'save_checkpoint', 'prune', 'newest_checkpoint', 'read_state', 'load_checkpoint', 'check_folder',
+           'other_way', 'holder_of', 'only_run_in', 'stop_requests', 'Diverged', 'Run', 'near', 'validation_loss',
+           'save_if_due', 'saved_first', 'save_run', 'restore_run', 'restore_precision', 'tidy', 'progress', 'diverged',
+           'leave_out', 'open_run', 'settled', 'load_best', 'tell_end', 'evaluate_test']
 
 # %% ../nbs/appendix/runs.ipynb #runs-002
 import csv
@@ -114,16 +114,21 @@ def save_checkpoint(
     state: dict,  # tensors, numbers, strings, lists and dicts of them
     step: int,  # the next step to do
 ) -> None:
-    """Write a checkpoint whose name carries its hash, then remove all but it and the newest of an
-    earlier step. `OSError` if it cannot be written; the older ones are intact then."""
+    """Write a checkpoint whose name carries its hash, then remove those that are not needed any
+    more. `OSError` if it cannot be written; the older ones are intact then."""
     content = io.BytesIO()
     torch.save(state, content)
     digest = hashlib.sha256(content.getbuffer()).hexdigest()[:16]
     new = run_dir / f"checkpoint-{step:08d}-{digest}.pt"
     write_atomically(new, content.getbuffer())
+    prune(run_dir, new)
+
+
+def prune(run_dir: Path, newest: Path) -> None:
+    "Remove all checkpoints but the newest and the one of a step before it."
     found = checkpoints(run_dir)
-    earlier = [path for path in found if found[path] < step]
-    for path in found.keys() - {new, *earlier[:1]}: path.unlink(missing_ok=True)
+    earlier = [path for path in found if found[path] < found[newest]]
+    for path in found.keys() - {newest, *earlier[:1]}: path.unlink(missing_ok=True)
 
 # %% ../nbs/appendix/runs.ipynb #runs-009
 def newest_checkpoint(run_dir: Path) -> bytes | None:
@@ -162,12 +167,7 @@ def load_checkpoint(run_dir: Path) -> dict | None:
 # %% ../nbs/appendix/runs.ipynb #runs-014
 RUN_FORMAT = 3  # of run.json and of the checkpoints beside it; 2 had nan for what was not measured
 RUN_KINDS = {"model": dict, "training": dict, "corpus": dict, "chars": str}
-FREE = ("eval_every", "checkpoint_every", "name")  # what a run's result does not depend on
-
-
-def as_json(about: dict) -> dict:
-    "As it comes back from a file: tuples are lists."
-    return json.loads(json.dumps(about))
+FREE = {"eval_every", "checkpoint_every", "name"}  # what a run's result does not depend on
 
 
 def check_folder(
@@ -187,10 +187,16 @@ def check_folder(
                          "or choose another run_dir")
     there = read_about(path, RUN_FORMAT, RUN_KINDS)
     for what, mine in identity.items():
-        theirs, known = there.get(what), defaults.get(what, {})
-        if bound(theirs, known) != bound(mine, known):
+        theirs, mine = (part if isinstance(part, dict) else {what: part}
+                        for part in (there.get(what), mine))
+        theirs = defaults.get(what, {}) | theirs
+        differing = [name for name in theirs | mine  # in JSON, where a tuple is a list
+                     if json.dumps(theirs.get(name)) != json.dumps(mine.get(name))]
+        if not FREE.issuperset(differing):
+            both = (", ".join(f"{name}={repr(part.get(name))[:60]}" for name in differing)
+                    for part in (theirs, mine))
             raise ValueError(f"{run_dir} is the run of another {what}: "
-                             f"there {_short(theirs, mine)}, here {_short(mine, theirs)}; "
+                             f"there {next(both)}, here {next(both)}; "
                              f"choose another run_dir{other_way(what, mine, run_dir)}")
 
 
@@ -200,19 +206,6 @@ def other_way(what: str, mine: dict, run_dir: Path) -> str:
         return f", and for longer training begin with its model: minigpt train --from {run_dir}"
     manual = what == "corpus" and mine["name"] == "pydocs"
     return "; pydocs is Python's manual, and that run's is of another Python" if manual else ""
-
-
-def bound(value: object, defaults: dict) -> object:
-    "Of a part of a run's identity what must stay as it was."
-    if not isinstance(value, dict): return value
-    return {name: kept for name, kept in (defaults | value).items() if name not in FREE}
-
-# %% ../nbs/appendix/runs.ipynb #runs-015
-def _short(value: object, other: object) -> str:
-    "A value, or of a dictionary only what differs."
-    if not isinstance(value, dict) or not isinstance(other, dict): return repr(value)[:60]
-    differing = [f"{key}={value[key]!r}" for key in value if value[key] != other.get(key)]
-    return ", ".join(differing) or "as here"
 
 # %% ../nbs/appendix/runs.ipynb #runs-016c
 HOLDER = ".minigpt.pid"
@@ -270,7 +263,7 @@ def stop_requests():
     finally:
         for number, handler in former.items(): signal.signal(number, handler)
 
-# %% ../nbs/appendix/runs.ipynb #runs-023
+# %% ../nbs/appendix/runs.ipynb #runs-022b
 MOST_SKIPS = 25  # steps in a row that float16 may leave out
 
 
@@ -278,7 +271,7 @@ class Diverged(RuntimeError):
     "A loss or a gradient was not finite, and the run has stopped before it was followed."
     exit_code = 4  # of the command
 
-
+# %% ../nbs/appendix/runs.ipynb #runs-023
 class Run:
     """A training run at some step: everything that a checkpoint holds, and how to do the next
     step."""
@@ -323,16 +316,8 @@ class Run:
                           self.generator, self.stepper.device)
         loss, norm = self.stepper.step(self.optimizer, *batch, self.config.grad_clip,
                                        self.generator)
-        if not (math.isfinite(loss) and math.isfinite(norm)): self.leave_out(loss, norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)): leave_out(self, loss, norm)
         return loss, norm
-
-    def leave_out(self, loss: float, norm: float) -> None:
-        "A step that was not followed: `Diverged`, unless float16 may go on with a smaller scale."
-        skipped = self.curve.skipped()[1 - MOST_SKIPS :]
-        often = len(skipped) == MOST_SKIPS - 1 and skipped[0] == self.step - len(skipped)
-        if self.stepper.scaler.is_enabled() and not often: return
-        raise diverged(self, f"the loss is {loss:.4g} and the gradient norm {norm:.4g}"
-                       + often * f", and {MOST_SKIPS} steps in a row were skipped")
 
     def advance(self) -> None:
         "One step, one row of the curve. `Diverged` if a number is not finite."
@@ -366,10 +351,11 @@ def validation_loss(run: Run) -> float:
     return exact if run.validates_in == "float32" else rough
 
 # %% ../nbs/appendix/runs.ipynb #runs-025
-def save_if_due(run: Run, stopping: bool) -> None:
+def save_if_due(run: Run, stopping: bool) -> bool:  # whether it stops
     "Save a run that has a folder, every so many steps and at its end; one process does."
     due = run.step % run.config.checkpoint_every == 0 or run.step > run.config.steps or stopping
     if run.folder and due and rank() == 0: save_run(run, run.folder)
+    return stopping
 
 
 @contextmanager
@@ -401,7 +387,7 @@ def save_run(run: Run, run_dir: Path) -> None:
     run.is_kept = True
     run.curve.to_csv(run_dir / "curve.csv")
 
-
+# %% ../nbs/appendix/runs.ipynb #runs-025r
 def restore_run(run: Run, run_dir: Path) -> None:
     "Put a run where its newest whole checkpoint was; one that has none stays at its beginning."
     content = from_first(newest_checkpoint(run_dir) if rank() == 0 else None)
@@ -430,12 +416,28 @@ def restore_precision(run: Run, state: dict) -> None:
 
 def tidy(run: Run) -> None:
     """What a run does first in a folder that it holds: halves of files go, damaged checkpoints get
-    another name, the curve is that of the checkpoint."""
+    another name, older ones go, the curve is that of the checkpoint."""
     if not run.folder or rank() > 0: return
     remove_leftovers(run.folder)
     for path, step in checkpoints(run.folder).items():
         if step > run.step: path.replace(path.with_suffix(".damaged"))
-    if run.is_kept: run.curve.to_csv(run.folder / "curve.csv")
+    if not run.is_kept: return
+    prune(run.folder, next(iter(checkpoints(run.folder))))
+    run.curve.to_csv(run.folder / "curve.csv")
+
+# %% ../nbs/appendix/runs.ipynb #runs-025p
+@contextmanager
+def progress(run: Run):
+    "A bar that shows how far a run is; the function that is handed out moves it."
+    steps = run.config.steps
+    bar = tqdm(total=steps, initial=min(run.step, steps), desc="training", unit="step",
+               disable=rank() > 0)
+    def show():
+        if run.step > steps: return  # the last row only validates
+        if run.step % 20 == 0:
+            bar.set_postfix(loss=f"{run.curve.last('train_loss'):.3f}", refresh=False)
+        bar.update()
+    with bar: yield show
 
 # %% ../nbs/appendix/runs.ipynb #runs-025b
 def diverged(
@@ -452,6 +454,15 @@ def diverged(
               "nothing is kept: train again with a smaller learning_rate")
     return Diverged(f"training diverged at step {run.step}, with a learning rate of {rate:.3g}: "
                     f"{what}; {remedy}")
+
+
+def leave_out(run: Run, loss: float, norm: float) -> None:
+    "A step that was not followed: `Diverged`, unless float16 may go on with a smaller scale."
+    skipped = run.curve.skipped()[1 - MOST_SKIPS :]
+    often = len(skipped) == MOST_SKIPS - 1 and skipped[0] == run.step - len(skipped)
+    if run.stepper.scaler.is_enabled() and not often: return
+    raise diverged(run, f"the loss is {loss:.4g} and the gradient norm {norm:.4g}"
+                   + often * f", and {MOST_SKIPS} steps in a row were skipped")
 
 # %% ../nbs/appendix/runs.ipynb #runs-027
 def open_run(
@@ -476,18 +487,18 @@ def open_run(
     # before the folder is looked at, as this refuses what does not combine
     run = Run(model, corpus, config, tokenizer, schedule, optimizer, compute)
     source = {"name": corpus.name, "sha256": corpus.sha256, "training": len(corpus.train)}
-    run.identity = as_json({"model": asdict(model.config), "training": asdict(config),
-                            "corpus": source, "chars": tokenizer.chars})
+    run.identity = {"model": asdict(model.config), "training": asdict(config), "corpus": source,
+                    "chars": tokenizer.chars}
     defaults = {"model": asdict(type(model.config)()), "training": asdict(type(config)())}
     if run_dir:
         run.folder = Path(run_dir)
-        if rank() == 0: check_folder(run.folder, resume, run.identity, as_json(defaults))
+        if rank() == 0: check_folder(run.folder, resume, run.identity, defaults)
         restore_run(run, run.folder)
     if rank() == 0 and not run.curve.rows:
         for remark in remarks(corpus, tokenizer, run.train_ids, run.validation_ids): print(remark)
     return settled(run, optimizer)
 
-
+# %% ../nbs/appendix/runs.ipynb #runs-027s
 def settled(run: Run, optimizer: Callable | None) -> Run:
     "A run whose number format is chosen, by all processes together; Muon's products follow it."
     if run.stepper.precision == torch.bfloat16 and run.step == 0 and not optimizer:

@@ -11,14 +11,14 @@ from typing import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .core import check_train_config
-from .devices import Compute, anyone, rank
+from .devices import Compute, anyone
 from .gpt import GPT
 from .optimizers import OPTIMIZERS
 from minigpt_course.runs import (
-    LearningCurve, only_run_in, open_run, save_if_due, saved_first, stop_requests, tell_end, tidy,
+    LearningCurve, only_run_in, open_run, progress, save_if_due, saved_first, stop_requests,
+    tell_end, tidy,
 )
 from .text import CharTokenizer, Corpus
 
@@ -88,20 +88,16 @@ def train(
     optimizer: Callable | None = None,  # from model and config to an optimizer; None: config.optimizer names it
     compute: Compute = Compute(),  # device, precision, compile, threads
 ) -> LearningCurve:
-    """Train, save, and go on where it stopped, bit for bit (on a CPU). Ctrl-C, SIGTERM and a closed terminal save and stop. `ValueError` if model,
-    corpus and run_dir do not belong together, `Diverged` at the first loss that is not finite, `RuntimeError` if another run has the folder."""
+    "Train, save, and go on where it stopped, bit for bit (on a CPU). Ctrl-C, SIGTERM and a closed terminal save and stop. `ValueError` if model, corpus and run_dir do not belong together, `Diverged` at the first loss that is not finite, `RuntimeError` if another run has the folder."
     with only_run_in(run_dir), stop_requests() as stop:
         run = open_run(model, corpus, config, tokenizer, run_dir, resume, learning_rate_at, optimizer, compute)
         tidy(run)
-        with tqdm(total=config.steps, initial=min(run.step, config.steps), desc="training", unit="step", disable=rank() > 0) as bar:
+        with progress(run) as show:
             while run.step <= config.steps:
                 run.advance()
                 with saved_first(run):
-                    bar.update(run.step <= config.steps)
-                    if run.step % 20 == 0 and run.step <= config.steps: bar.set_postfix(loss=f"{run.curve.last('train_loss'):.3f}", refresh=False)
+                    show()
                     wish = bool(on_step and on_step(model, run.curve))
-                stopping = anyone(wish or stop.is_set())
-                save_if_due(run, stopping)
-                if stopping: break
+                if save_if_due(run, anyone(wish or stop.is_set())): break
     tell_end(run)
     return run.curve

@@ -2,9 +2,11 @@
 import functools
 import http.server
 import json
+import os
 import re
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from conftest import small_corpus, small_gpt
 from minigpt_course import corpus as corpora
 from minigpt_course import runs, share
 from minigpt_course.core import fingerprint, read_about
-from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
+from minigpt_course.corpus import SHAKESPEARE_SHA256, IdFile, load_corpus, write_ids
 from minigpt_course.generate import KVCache, generate
 from minigpt_course.gpt import GPTConfig
 from minigpt_course.multihead import MultiHeadAttention
@@ -368,3 +370,53 @@ def test_a_learning_curve_that_is_missing(tmp_path):
     path = tmp_path / "curve.csv"
     said = f"no learning curve at {re.escape(str(path))}: a run writes curve.csv"
     with pytest.raises(FileNotFoundError, match=said): LearningCurve.from_csv(path)
+
+
+# ids on a disk
+
+
+@pytest.fixture
+def ids(tmp_path):
+    "A folder with the ids of a text."
+    (tmp_path / "play.txt").write_text(small_corpus().text)
+    write_ids(tmp_path / "play.txt", tmp_path / "ids", 24)
+    return tmp_path / "ids"
+
+
+def test_a_flipped_bit_in_a_file_of_ids(ids):
+    content = bytearray((ids / "ids.bin").read_bytes())
+    content[700] ^= 1
+    (ids / "ids.bin").write_bytes(content)
+    said = f"{re.escape(str(ids / 'ids.bin'))} is damaged, its hash is another: delete .*ids and"
+    with pytest.raises(ValueError, match=said): IdFile(ids)
+
+
+def test_what_a_killed_writer_of_ids_left_goes_and_other_files_stay(ids):
+    left, mine = ids / ".ids.bin.999999999.minigpt-partial", ids / ".film.partial"
+    for path in left, mine: path.write_text("half")
+    write_ids(ids.parent / "play.txt", ids, 24)
+    assert not left.exists() and mine.exists() and IdFile(ids).name == "play.txt"
+
+
+def test_ids_are_on_the_disk_before_they_have_their_name(ids, monkeypatch):
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda file: done.append("fsync"))
+    monkeypatch.setattr(os, "replace", lambda old, new: done.append(Path(new).name))
+    write_ids(ids.parent / "play.txt", ids, 24)
+    assert done == ["fsync", "ids.bin", "fsync", "ids.json"]
+
+
+# a folder that a run cannot have
+
+
+def test_a_run_dir_that_is_a_file(tmp_path, corpus):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(ValueError, match="notes is a file: choose a folder as run_dir"):
+        train(small_gpt(), corpus, SHORT, tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path, corpus):
+    with pytest.raises(ValueError, match="make them equal"):
+        train(small_gpt(), corpus, SHORT, tmp_path / "a" / "run", tokenizer=CharTokenizer("ab"))
+    assert not (tmp_path / "a" / "run").exists()

@@ -361,8 +361,8 @@ def test_the_version(called):
 
 @pytest.mark.parametrize("line, complaint", [
     (["train", "--steps", "0"], "--steps 0 must be a whole number of at least 1"),
-    (["train", "--batch-size", "9" * 30], "--batch-size 9+ must be .* less than 2"),
-    (["train", "--seed", str(2**64)], "--seed 18446744073709551616 must be .* less than 2"),
+    (["train", "--batch-size", "9" * 30], "--batch-size 9+ must be less than 2"),
+    (["train", "--seed", str(2**64)], "--seed 18446744073709551616 must be less than 2"),
     (["train", "--learning-rate", "-1"], "--learning-rate -1.0 must be a number above 0"),
     (["train", "--num-heads", "5"], "heads must divide --embed-dim: 96 % 5 = 1; try --num-heads"),
     (["train", "--dropout", "1"], "--dropout 1.0 must be at least 0 and less than 1"),

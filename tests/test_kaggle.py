@@ -572,7 +572,7 @@ def test_a_session_that_was_interrupted_is_gone_on_with_by_another(kaggle, shake
 
 TWO = "processes, precision, number_format = 2, torch.float16, 'float16'"  # as on two T4
 OVERFLOW = """
-path, scaler = Path("minigpt_course/devices.py"), "torch.amp.GradScaler(device.type"
+path, scaler = Path("minigpt_course/devices.py"), "torch.amp.GradScaler(self.device.type"
 path.write_text(path.read_text().replace(scaler, f"{scaler}, init_scale=2.0**24"))
 """
 

@@ -50,7 +50,8 @@ def own_imports(module: str) -> set[str]:
     "The modules of this library that a module imports, a subpackage by its name alone."
     package = ".".join(["minigpt_course", *module.split("/")[:-1]])
     names = imported(parsed(module), package)
-    return {name.split(".")[1] for name in names if name.startswith("minigpt_course.")}
+    modules = {name.split(".")[1] for name in names if name.startswith("minigpt_course.")}
+    return modules - {"__version__"}
 
 
 def at_import(module: str) -> set[str]:

@@ -142,7 +142,7 @@ def do_run_notes(tmp_path) -> None:
 
 def do_command(tmp_path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "open_corpus", lambda source, run_dir: SEALED)
+        patch.setattr("minigpt_course.corpus.open_corpus", lambda *_: SEALED)
         line = ["train", "--run-dir", str(tmp_path), "--device", "cpu", "--steps", "2"]
         cli.app([*line, "--batch-size", "2"], standalone_mode=False)
 

@@ -208,8 +208,8 @@ def test_faulty_runs_are_found(kind, number, least):
 
 
 def test_the_gap_is_between_a_validation_and_the_training_since_the_one_before():
-    training = [4.0, 3.0, 2.0, 1.0, math.nan]
-    validation = [4.1, math.nan, 3.0, math.nan, 2.5]
+    training = [4.0, 3.0, 2.0, 1.0, None]
+    validation = [4.1, None, 3.0, None, 2.5]
     rows = [[step, 10 * step, 0.0, *losses, 0.1, 1.0]
             for step, losses in enumerate(zip(training, validation))]
     assert plot.generalization_gap(LearningCurve(rows)) == [(2, 3.0 - 3.5), (4, 2.5 - 1.5)]

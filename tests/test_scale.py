@@ -426,6 +426,7 @@ def test_the_test_set_of_ids_in_a_file_is_that_of_a_text_in_memory(tmp_path, cap
 def test_no_character_is_lost_between_two_chunks(tmp_path, chunk):
     content = MIXED * 40  # more bytes than are read at once
     _, file = encoded(tmp_path, content, chunk=chunk)
+    content = content.replace("\r\n", "\n").replace("\r", "\n")
     assert torch.equal(all_ids(file), CharTokenizer.fit(content).encode(content))
     assert file.sha256 == core.sha256(content)
 
