@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['INSIDE', 'MOST', 'RANGES', 'written_whole', 'write_atomically', 'remove_leftovers', 'writes', 'sha256', 'fingerprint',
-           'write_about', 'read_about', 'filled', 'generator_in_use', 'drawing_from', 'plain', 'check_heads',
-           'check_config', 'check_whole', 'check_number', 'check_choice', 'check_ids', 'check_train_config',
-           'check_betas', 'check_vocabulary', 'check_fit', 'check_finite', 'check_sampling']
+           'write_about', 'read_about', 'check_kinds', 'filled', 'generator_in_use', 'drawing_from', 'plain',
+           'check_heads', 'check_config', 'check_whole', 'check_number', 'check_choice', 'check_ids',
+           'check_train_config', 'check_betas', 'check_vocabulary', 'check_fit', 'check_finite', 'check_sampling']
 
 # %% ../nbs/appendix/core.ipynb #core-002
 import errno
@@ -112,11 +112,20 @@ def read_about(
     if found != version:
         raise ValueError(f"{path} is of format {found}, and this version reads {version}: "
                          "train again in another folder, or use the version that wrote it")
-    for name, kind in kinds.items():
-        if not isinstance(about.get(name), kind):
-            raise ValueError(f"{path} says {name}={str(about.get(name))[:40]!r}, which makes no "
-                             "sense: it was not written by this library")
+    check_kinds(about, kinds, path)
     return {name: value for name, value in about.items() if name != "format"}
+
+
+def check_kinds(
+    said: dict,
+    kinds: dict[str, type],  # what it must hold, and of which type that is
+    path: Path,  # where it was said
+) -> None:
+    "`ValueError` naming the first value that is missing or of another type."
+    for name, kind in kinds.items():
+        if not isinstance(said.get(name), kind):
+            raise ValueError(f"{path} says {name}={str(said.get(name))[:40]!r}, which makes no "
+                             "sense: it was not written by this library")
 
 
 def filled(

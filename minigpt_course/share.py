@@ -18,7 +18,7 @@ from .core import check_finite, check_vocabulary, filled, plain, read_about, rem
 from .fast import dequantize_rows, quantize_rows
 from .gpt import GPT, GPTConfig
 from .gpt2 import check_room
-from .runs import RUN_FORMAT, RUN_KINDS, load_best
+from .runs import RUN_FORMAT, RUN_KINDS, best_of
 from .text import CharTokenizer, Corpus
 
 # %% ../nbs/13_share.ipynb #13-013b
@@ -131,8 +131,11 @@ def load_run(folder: Path) -> tuple[GPT, CharTokenizer]:
     "The best model so far of a run. `ValueError` if there is none yet."
     about = read_about(folder / "run.json", RUN_FORMAT, RUN_KINDS)
     config = filled(GPTConfig, about["model"], folder / "run.json")
+    best = best_of(folder)["model"]
+    check_room(config, sum(weight.nbytes for weight in best.values()), folder)
+    check_shapes(best, config, folder)
     model = GPT(config)
-    load_best(model, folder)
+    model.load_state_dict(best)
     model.chars = about["chars"]
     return model.eval(), CharTokenizer(model.chars)
 

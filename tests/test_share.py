@@ -20,11 +20,13 @@ import torch
 from conftest import small_corpus, small_gpt
 from minigpt_course import share
 from minigpt_course.bigram import evaluate
-from minigpt_course.core import fingerprint, read_about
+from minigpt_course.core import fingerprint, read_about, write_about
 from minigpt_course.fast import dequantize_rows, quantize_rows
 from minigpt_course.generate import KVCache, generate
 from minigpt_course.gpt2 import from_transformers, to_transformers
-from minigpt_course.runs import load_best, load_checkpoint, save_checkpoint
+from minigpt_course.runs import (
+    RUN_FORMAT, RUN_KINDS, load_best, load_checkpoint, save_checkpoint,
+)
 from minigpt_course.share import load, published, save
 from minigpt_course.text import UNKNOWN, CharTokenizer, Corpus
 from minigpt_course.train import TrainConfig, train
@@ -752,3 +754,51 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, model, tokenizer,
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(FileNotFoundError): load(tmp_path)
+
+
+NONSENSE = {
+    "no dictionary": lambda state: [1, 2],
+    "empty": lambda state: {},
+    "no best": lambda state: state | {"best": None},
+    "a best without weights": lambda state: state | {"best": {"step": 1, "loss": 1.0}},
+    "a best of text": lambda state: state | {"best": {"step": 1, "loss": "1", "model": {}}},
+    "weights of nothing": lambda state: state | {"best": state["best"] | {"model": {}}},
+    "weights that are text": lambda state: state | {
+        "best": state["best"] | {"model": dict.fromkeys(state["model"], "a")}},
+    "weights of another model": lambda state: state | {
+        "best": state["best"] | {"model": small_gpt(embed_dim=32).state_dict()}},
+    "a step of text": lambda state: state | {"step": "5"},
+    "a curve of text": lambda state: state | {"curve": "rows"},
+    "no number format": lambda state: state | {"precision": None},
+    "an optimizer of nothing": lambda state: state | {"optimizer": None},
+}
+
+
+@pytest.mark.parametrize("change", NONSENSE.values(), ids=NONSENSE)
+def test_a_checkpoint_of_nonsense_with_a_right_hash(tmp_path, corpus, change):
+    train(small_gpt(), corpus, TrainConfig(steps=2, batch_size=2), tmp_path)
+    state = load_checkpoint(tmp_path)
+    for path in tmp_path.glob("checkpoint-*.pt"): path.unlink()
+    save_checkpoint(tmp_path, change(state), 3)
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))) as refused: load(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_runs_model_of_absurd_size_is_refused_before_it_takes_memory(tmp_path, corpus):
+    train(small_gpt(), corpus, TrainConfig(steps=2, batch_size=2), tmp_path)
+    about = read_about(tmp_path / "run.json", RUN_FORMAT, RUN_KINDS)
+    for size in {"num_blocks": 10**9}, {"context_length": 10**15}, {"embed_dim": 10**12 + 39}:
+        write_about(tmp_path / "run.json", about | {"model": about["model"] | size}, RUN_FORMAT)
+        with pytest.raises(ValueError, match="too many for|heads must divide"): load(tmp_path)
+
+
+@pytest.mark.parametrize("state", [{"model": {}}, {"optimizer": {"state": 1, "param_groups": 2}},
+                                   {"optimizer": {}}], ids=str)
+def test_going_on_from_nonsense(tmp_path, corpus, state):
+    config = TrainConfig(steps=2, batch_size=2)
+    train(small_gpt(), corpus, config, tmp_path, on_step=lambda *_: True)
+    kept = load_checkpoint(tmp_path) | state
+    for path in tmp_path.glob("checkpoint-*.pt"): path.unlink()
+    save_checkpoint(tmp_path, kept, 1)
+    with pytest.raises(ValueError, match="of another model|with another optimizer"):
+        train(small_gpt(), corpus, config, tmp_path, resume=True)

@@ -8,7 +8,9 @@ import torch
 
 from minigpt_course import corpus as texts
 from minigpt_course.bigram import baselines, counted_models
-from minigpt_course.corpus import IdFile, load_corpus, open_corpus, remarks, write_ids
+from minigpt_course.corpus import (
+    IdFile, load_corpus, open_corpus, remarks, unknown_share, write_ids,
+)
 from minigpt_course.text import CharTokenizer, Corpus
 
 PLAIN = "To be, or not to be:\nthat is the question.\n\n" * 40
@@ -36,7 +38,8 @@ def test_a_large_text_of_another_system_goes_on(tmp_path, monkeypatch):
 def said_of(text: str, vocab_size: int) -> list[str]:
     corpus = Corpus.from_text(text, "mine")
     tokenizer = CharTokenizer.fit(text, vocab_size)
-    return remarks(corpus, tokenizer, *corpus.encode(tokenizer))
+    unknown = unknown_share(corpus, tokenizer, tokenizer.encode(corpus.train))
+    return [*filter(None, [unknown]), *remarks(corpus, tokenizer)]
 
 
 def test_an_ordinary_text_gets_no_remark():
