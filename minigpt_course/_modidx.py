@@ -671,6 +671,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                          'minigpt_course.diagnose.Report.unusual': ( 'diagnose.html#report.unusual',
                                                                                      'minigpt_course/diagnose.py'),
                                          'minigpt_course.diagnose.diagnose': ('diagnose.html#diagnose', 'minigpt_course/diagnose.py'),
+                                         'minigpt_course.diagnose.has_dropout': ('diagnose.html#has_dropout', 'minigpt_course/diagnose.py'),
                                          'minigpt_course.diagnose.leak_of': ('diagnose.html#leak_of', 'minigpt_course/diagnose.py'),
                                          'minigpt_course.diagnose.none_of': ('diagnose.html#none_of', 'minigpt_course/diagnose.py'),
                                          'minigpt_course.diagnose.of_batch': ('diagnose.html#of_batch', 'minigpt_course/diagnose.py'),

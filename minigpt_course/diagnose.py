@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['LEAKS', 'Finding', 'Report', 'within', 'none_of', 'leak_of', 'of_parts', 'of_outputs', 'of_batch', 'of_texts',
-           'of_gradients', 'of_start', 'of_steps', 'of_ten_steps', 'diagnose']
+           'of_gradients', 'of_start', 'of_steps', 'has_dropout', 'of_ten_steps', 'diagnose']
 
 # %% ../nbs/09_diagnose.ipynb #09-003
 import copy
@@ -218,15 +218,19 @@ def of_steps(
     if fresh is not None:
         found += of_ten_steps(fresh, model, optimizer, batch, step or plain_step)
     if not step: return found
-    kept, trains = keeps_gradients(model, optimizer, batch, step), any(modes)
-    ends = []
-    for mode in True, False:
-        torch.manual_seed(0)  # what drops numbers in either mode drops the same
-        ends.append(loss_on(watched[0].train(mode), batch).item())
-    idle = ends[0] != ends[1] and not trains
+    kept, idle = keeps_gradients(model, optimizer, batch, step), has_dropout(model, batch) and not any(modes)
     return found + [
         within("a step keeps earlier gradients", kept, 0, 0, "zero_grad missing"),
         within("dropout that a step leaves out", idle, 0, 0, "trained in evaluation mode")]
+
+# %% ../nbs/09_diagnose.ipynb #09-046-2
+def has_dropout(model: nn.Module, batch: tuple) -> bool:
+    "Whether training mode answers differently, with the same random numbers in both."
+    losses = []
+    for mode in True, False:
+        torch.manual_seed(0)
+        losses.append(loss_on(copy.deepcopy(model).train(mode), batch).item())
+    return losses[0] != losses[1]
 
 # %% ../nbs/09_diagnose.ipynb #09-046-1
 def of_ten_steps(
