@@ -802,3 +802,16 @@ def test_going_on_from_nonsense(tmp_path, corpus, state):
     save_checkpoint(tmp_path, kept, 1)
     with pytest.raises(ValueError, match="of another model|with another optimizer"):
         train(small_gpt(), corpus, config, tmp_path, resume=True)
+
+
+def test_transformers_own_ways_to_generate_agree(twins, trained):
+    # a cache or none, several texts at once, a text that is given in two parts
+    model, tokenizer = twins(*trained)
+    start = tokenizer("To be", return_tensors="pt")
+    plain = model.generate(**start, do_sample=False, max_length=60)
+    assert model.generate(**start, do_sample=False, max_length=60, use_cache=False).equal(plain)
+    torch.manual_seed(0)
+    several = model.generate(**start, do_sample=True, max_length=60, num_return_sequences=3)
+    assert several.shape == (3, 60) and len({tuple(text.tolist()) for text in several}) == 3
+    half = {"input_ids": plain[:, :30], "attention_mask": torch.ones_like(plain[:, :30])}
+    assert model.generate(**half, do_sample=False, max_length=60).equal(plain)

@@ -11,6 +11,7 @@ SAMPLES = {
     "two commands on one folder": lambda at: torture.two_at_once(at, 2, random.Random(1)),
     "a full disk": lambda at: torture.out_of_disk(at, [0, 40_000]),
     "a terminal that is closed": lambda at: torture.left_by_its_terminal(at, 2, random.Random(1)),
+    "hostile files": lambda at: torture.read_hostile_files(at, 3, random.Random(1)),
 }
 
 

@@ -1,9 +1,12 @@
-"""Campaigns against a run and its folder: killed, crowded, out of disk, left by its terminal.
+"""Campaigns against a run and its folder: killed, crowded, out of disk, left by its terminal, and
+files that were made to do harm.
 
 `make torture` runs all of them and says how they ended; `test_torture.py` runs a small sample of
 each. Every try is a process of its own, forked from this one, so that it starts at once.
 """
 import contextlib
+import hashlib
+import json
 import os
 import pty
 import random
@@ -21,9 +24,11 @@ import torch
 
 from conftest import assert_same_end, small_corpus, small_gpt
 from minigpt_course import cli, core
+from minigpt_course.core import fingerprint
 from minigpt_course.gpt import GPTConfig
-from minigpt_course.runs import load_checkpoint
-from minigpt_course.share import load
+from minigpt_course.gpt2 import from_transformers, to_transformers
+from minigpt_course.runs import BEST, STATE, load_checkpoint, save_checkpoint
+from minigpt_course.share import KINDS, load, save
 from minigpt_course.train import TrainConfig, train
 
 CONFIG = TrainConfig(steps=24, batch_size=2, warmup_steps=5, eval_every=8, checkpoint_every=3)
@@ -289,12 +294,143 @@ def read_until(terminal: int, words: bytes) -> None:
     while words not in said: said += os.read(terminal, 1000)
 
 
+# files that were made to do harm, each with the right hash
+
+
+JUNK = [None, "x", [], {}, -1.5, True]
+SIZES = ("vocab_size", "context_length", "embed_dim", "num_heads", "num_blocks")
+
+
+def saved(folder: Path) -> dict:
+    "A saved model; what its minigpt.json says."
+    save(small_gpt(), small_corpus().fit_tokenizer(24), folder)
+    return json.loads((folder / "minigpt.json").read_text(encoding="utf-8"))
+
+
+def say(folder: Path, about: dict) -> None:
+    "Let a saved model say something else, with a hash that is right."
+    about = {name: value for name, value in about.items() if name != "sha256"}
+    about |= {"sha256": fingerprint(about)}
+    (folder / "minigpt.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def junk(kind: type, generator: random.Random):
+    "A value of another type."
+    return generator.choice([value for value in JUNK if not isinstance(value, kind)])
+
+
+def make_fields(folder: Path, generator: random.Random) -> None:
+    about = saved(folder)
+    if generator.random() < 0.5: del about[generator.choice(list(KINDS.keys() - {"bits"}))]
+    else: about["config"][f"field{generator.randrange(10**9)}"] = 1
+    say(folder, about)
+
+
+def make_types(folder: Path, generator: random.Random) -> None:
+    about = saved(folder)
+    name = generator.choice([*KINDS, *SIZES])
+    if name in KINDS: about[name] = junk(KINDS[name], generator)
+    else: about["config"][name] = generator.choice(JUNK)
+    say(folder, about)
+
+
+def make_sizes(folder: Path, generator: random.Random) -> None:
+    about = saved(folder)
+    about["config"][generator.choice(SIZES)] = generator.randrange(10**6, 10**18)
+    say(folder, about)
+
+
+def make_header(folder: Path, generator: random.Random) -> None:
+    about = saved(folder)
+    header = bytearray((folder / about["weights"]).read_bytes())
+    for _ in range(generator.randrange(1, 9)):
+        header[generator.randrange(200)] = generator.choice(b'{}[]",:0123456789eFI\0\xff')
+    header += bytes(generator.randrange(1, 99))  # so that no header is right by chance
+    (folder / about["weights"]).write_bytes(header)
+    say(folder, about | {"weights_sha256": hashlib.sha256(header).hexdigest()})
+
+
+def make_state(folder: Path, generator: random.Random) -> None:
+    train(small_gpt(), small_corpus(), TrainConfig(steps=1, batch_size=2), folder)
+    state = load_checkpoint(folder)
+    for path in folder.glob("checkpoint-*.pt"): path.unlink()
+    name = generator.choice([*STATE, *BEST])
+    if name in STATE: state[name] = junk(STATE[name], generator)
+    else: state["best"][name] = junk(BEST[name], generator)
+    if name == "best" and not state[name]: state = generator.choice(JUNK)
+    save_checkpoint(folder, state, 2)
+
+
+def make_pipe(folder: Path, generator: random.Random) -> None:
+    if generator.random() < 0.5: saved(folder)
+    else: train(small_gpt(), small_corpus(), TrainConfig(steps=1, batch_size=2), folder)
+    kinds = "minigpt.json", "weights-*", "run.json", "checkpoint-*"
+    path = generator.choice([path for kind in kinds for path in folder.glob(kind)])
+    path.unlink()
+    os.mkfifo(path)
+
+
+def exported(folder: Path, name: str) -> dict:
+    "A GPT-2; what one of its files says."
+    to_transformers(small_gpt(embed_dim=32), small_corpus().fit_tokenizer(24), folder)
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def make_vocabulary(folder: Path, generator: random.Random) -> None:
+    about = exported(folder, "tokenizer.json")
+    ids = about["model"]["vocab"]
+    own = generator.choice(list(ids))
+    ids[own] = generator.choice([number for number in range(99) if number != ids[own]])
+    (folder / "tokenizer.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def make_layers(folder: Path, generator: random.Random) -> None:
+    about = exported(folder, "config.json")
+    about["n_layer"] = generator.choice([generator.randrange(3, 10), generator.randrange(10**9)])
+    (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+HOSTILE = {
+    "unknown or missing fields": (make_fields, load), "wrong types": (make_types, load),
+    "absurd sizes": (make_sizes, load), "malformed headers": (make_header, load),
+    "checkpoints of nonsense": (make_state, load), "pipes in place of files": (make_pipe, load),
+    "gaps and doubles in a vocabulary": (make_vocabulary, from_transformers),
+    "fewer weights than layers": (make_layers, from_transformers),
+}
+
+
+def refuse(read: Callable[[Path], object], folder: Path) -> None:
+    "A file must be refused in one sentence, within a gigabyte and twenty seconds."
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * os.sysconf("SC_PAGE_SIZE") + 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    signal.alarm(20)
+    try: read(folder)
+    except (ValueError, OSError) as error:
+        assert str(error) and "\n" not in str(error), error
+        return
+    raise AssertionError(f"{folder} was read")
+
+
+def read_hostile_files(folder: Path, each: int, generator: random.Random) -> Counter:
+    "Of each kind so many files, which differ."
+    seen, log = Counter(), folder / "log"
+    for kind, (make, read) in HOSTILE.items():
+        for number in range(each):
+            here = folder / kind / str(number)
+            make(here, generator)
+            assert done(lambda: refuse(read, here), log) == 0, (here, log.read_text())
+            seen[kind] += 1
+    return seen
+
+
 CAMPAIGNS = {  # whole, as `make torture` runs them
     "kill -9 at random moments": lambda at: killed_at_random(at, 100, random.Random(0)),
     "kill -9 at every point of the writer": lambda at: killed_at_every_point(at, 1),
     "two commands on one folder": lambda at: two_at_once(at, 50, random.Random(0)),
     "a full disk": lambda at: out_of_disk(at, [0, 1, 100, 1000, *range(2000, 130_000, 8000)]),
     "a terminal that is closed": lambda at: left_by_its_terminal(at, 20, random.Random(0)),
+    "hostile files": lambda at: read_hostile_files(at, 30, random.Random(0)),
 }
 
 if __name__ == "__main__":
