@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Callable
 
 import torch
+from tqdm import tqdm
 
 from conftest import assert_same_end, small_corpus, small_gpt
 from minigpt_course import cli, core
@@ -433,11 +434,24 @@ CAMPAIGNS = {  # whole, as `make torture` runs them
     "hostile files": lambda at: read_hostile_files(at, 30, random.Random(0)),
 }
 
+SAMPLES = {  # as test_torture.py runs them
+    "kill -9 at random moments": lambda at: killed_at_random(at, 3, random.Random(1)),
+    "kill -9 at every point of the writer": lambda at: killed_at_every_point(at, 61),
+    "two commands on one folder": lambda at: two_at_once(at, 2, random.Random(1)),
+    "a full disk": lambda at: out_of_disk(at, [0, 40_000]),
+    "a terminal that is closed": lambda at: left_by_its_terminal(at, 2, random.Random(1)),
+    "hostile files": lambda at: read_hostile_files(at, 3, random.Random(1)),
+}
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name, campaign in CAMPAIGNS.items():
-        if sys.argv[1:] and not any(word in name for word in sys.argv[1:]): continue
+    tqdm.monitor_interval = 0  # no thread but this one, or a fork may inherit a lock that is held
+    campaigns = SAMPLES if "--sample" in sys.argv else CAMPAIGNS
+    words = [word for word in sys.argv[1:] if word != "--sample"]
+    for name, campaign in campaigns.items():
+        if words and not any(word in name for word in words): continue
         with tempfile.TemporaryDirectory() as folder:
             began, seen = time.perf_counter(), campaign(Path(folder).resolve())
+        assert seen.total() > 0
         said = ", ".join(f"{count} {what}" for what, count in seen.items())
         print(f"{name}: {said} ({time.perf_counter() - began:.0f} s)", flush=True)
