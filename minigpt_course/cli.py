@@ -107,7 +107,7 @@ def train(
 
     Ends with 0 when it is done, 1 after an error, 3 if it was stopped, and 4 if it diverged."""
     from minigpt_course.core import check_sampling
-    from minigpt_course.corpus import open_corpus, remarks
+    from minigpt_course.corpus import open_corpus
     from minigpt_course.devices import Compute, choose_device, process_group, rank
     from minigpt_course.runs import Diverged, only_run_in
     from minigpt_course.train import TrainConfig
@@ -125,7 +125,7 @@ def train(
         tokenizer = tokenizer or text.fit_tokenizer(model.config.vocab_size)
         # before anything is trained
         check_sampling(model, tokenizer, prompt, 200, 0.8, None, None)
-        report = None if rank() else reporter(folder, tokenizer, prompt, remarks(text, tokenizer))
+        report = None if rank() else reporter(folder, text, tokenizer, prompt)
         compute = Compute(place, precision.value, compile, accumulate=accumulate)
         stopped = error = None
         try:
@@ -173,21 +173,17 @@ def conclude(model, tokenizer, folder: Path, stopped: bool) -> None:
     if stopped: typer.echo("stopped before the end: the same line with --resume goes on")
 
 # %% ../nbs/appendix/cli.ipynb #cli-009
-def reporter(
-    folder: Path,
-    tokenizer,
-    prompt: str,
-    first: list[str],  # what is said before anything else
-):
+def reporter(folder: Path, text, tokenizer, prompt: str):
     "What is shown and kept along the way: after each validation its loss, a sample, the curve."
     from tqdm import tqdm
 
     from minigpt_course.core import write_atomically
+    from minigpt_course.corpus import remarks
     from minigpt_course.generate import generate as continue_text
     def report(model, curve) -> None:
         step, loss = curve.last("step"), curve.last("validation_loss")
         if loss is None: return
-        if step == 0: tqdm.write("\n".join(first))
+        for remark in remarks(text, tokenizer) if step == 0 else []: tqdm.write(remark)
         sample = continue_text(model, tokenizer, prompt, 200, temperature=0.8, seed=0)
         tqdm.write(f"step {step}: validation loss {loss:.4f}\n{sample}\n")
         path, heading = folder / "samples.txt", f"--- step {step}, validation loss "

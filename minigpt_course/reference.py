@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from .devices import name_of
 from .gpt import GPTConfig, parameter_ledger
 from .speed import matrix_product_rate
 from .text import Corpus
@@ -132,7 +133,7 @@ def run_notes(
         "dropout": model_config.dropout,
         **{field.replace("_", " "): value for field, value in asdict(config).items()},
         "torch": torch.__version__, "python": platform.python_version(), "device": name,
-        "processes": num_processes, "precision": str(precision).removeprefix("torch."),
+        "processes": num_processes, "precision": name_of(precision),
         "matrix product rate": f"{peak:.4g}",
     }
 

@@ -1,4 +1,5 @@
 "What several test files share: a small text and a small model."
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from minigpt_course.core import fingerprint
+from minigpt_course.corpus import load_corpus
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.runs import LearningCurve, load_checkpoint
 from minigpt_course.text import CharTokenizer, Corpus
@@ -30,6 +33,13 @@ def small_gpt(**changes) -> GPT:
     return model
 
 
+def say(folder: Path, about: dict) -> None:
+    "Let a saved model say something else, with a hash that is right."
+    about = {name: value for name, value in about.items() if name != "sha256"}
+    about |= {"sha256": fingerprint(about)}
+    (folder / "minigpt.json").write_text(json.dumps(about), encoding="utf-8")
+
+
 def assert_same_end(run_dir: Path, whole: Path, steps: int) -> None:
     "Whether two runs have the same curve and end with the same bits."
     curves = [LearningCurve.from_csv(folder / "curve.csv") for folder in (run_dir, whole)]
@@ -42,6 +52,14 @@ def assert_same_end(run_dir: Path, whole: Path, steps: int) -> None:
 
 @pytest.fixture
 def corpus() -> Corpus: return small_corpus()
+
+
+@pytest.fixture
+def shakespeare():
+    "Tiny Shakespeare, or the test is left out."
+    try: return load_corpus("shakespeare")
+    except FileNotFoundError:
+        pytest.skip("tiny Shakespeare cannot be had: name a folder that has it in MINIGPT_DATA")
 
 
 @pytest.fixture

@@ -82,14 +82,6 @@ def isolated() -> list[str]:
 
 
 @pytest.fixture
-def shakespeare():
-    "Tiny Shakespeare, or the test is left out."
-    try: return load_corpus("shakespeare")
-    except FileNotFoundError:
-        pytest.skip("tiny Shakespeare cannot be had: name a folder that has it in MINIGPT_DATA")
-
-
-@pytest.fixture
 def kaggle(tmp_path) -> Path:
     "A machine laid out as Kaggle's: input, and working, which is where one is."
     for folder in "input", "working": (tmp_path / folder).mkdir()

@@ -14,24 +14,16 @@ import pytest
 import torch
 
 from minigpt_course import plot
-from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
+from minigpt_course.corpus import SHAKESPEARE_SHA256
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.reference import judge, read_notes, reference_band, student_t
-from minigpt_course.runs import LearningCurve, Run
+from minigpt_course.runs import LearningCurve, Run, checkpoints
 from minigpt_course.train import TrainConfig, learning_rate_at
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import reference as tool  # noqa: E402
-
-
-@pytest.fixture
-def shakespeare():
-    "Tiny Shakespeare, or the test is left out."
-    try: return load_corpus("shakespeare")
-    except FileNotFoundError:
-        pytest.skip("tiny Shakespeare cannot be had: name a folder that has it in MINIGPT_DATA")
 
 
 # the recipe
@@ -258,7 +250,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with_and_kept_with_its_notes(small):
     while not process.stdout.readline().startswith("step 0:"): assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 3
-    done = tool.saved_steps(folder)
+    done = max(checkpoints(folder).values())
     assert 0 < done < 8
     for name, seed in {"seed1": 1, "seed2": 2}.items(): tool.make(name, seed, SHORT, most=1)
     curve, notes = LearningCurve.from_csv(small / "seed1.csv"), read_notes(small / "seed1.csv")

@@ -17,7 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
-from conftest import small_corpus, small_gpt
+from conftest import say, small_corpus, small_gpt
 from minigpt_course import share
 from minigpt_course.bigram import evaluate
 from minigpt_course.core import fingerprint, read_about, write_about
@@ -333,9 +333,7 @@ def test_what_really_comes_with_the_library_can_be_loaded():
 
 def rewrite(folder: Path, **changes):
     "A saved model that says something else, with a hash that is right."
-    about = json.loads((folder / "minigpt.json").read_text()) | changes
-    del about["sha256"]
-    (folder / "minigpt.json").write_text(json.dumps(about | {"sha256": fingerprint(about)}))
+    say(folder, json.loads((folder / "minigpt.json").read_text()) | changes)
 
 
 def test_a_folder_of_a_newer_version(tmp_path, model, tokenizer):

@@ -23,9 +23,8 @@ from typing import Callable
 import torch
 from tqdm import tqdm
 
-from conftest import assert_same_end, small_corpus, small_gpt
+from conftest import assert_same_end, say, small_corpus, small_gpt
 from minigpt_course import cli, core
-from minigpt_course.core import fingerprint
 from minigpt_course.gpt import GPTConfig
 from minigpt_course.gpt2 import from_transformers, to_transformers
 from minigpt_course.runs import BEST, STATE, load_checkpoint, save_checkpoint
@@ -306,13 +305,6 @@ def saved(folder: Path) -> dict:
     "A saved model; what its minigpt.json says."
     save(small_gpt(), small_corpus().fit_tokenizer(24), folder)
     return json.loads((folder / "minigpt.json").read_text(encoding="utf-8"))
-
-
-def say(folder: Path, about: dict) -> None:
-    "Let a saved model say something else, with a hash that is right."
-    about = {name: value for name, value in about.items() if name != "sha256"}
-    about |= {"sha256": fingerprint(about)}
-    (folder / "minigpt.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def junk(kind: type, generator: random.Random):

@@ -25,10 +25,10 @@ sys.path.insert(0, str(ROOT))  # works on a machine where the library is not ins
 from minigpt_course import __version__, plot  # noqa: E402
 from minigpt_course.bigram import baselines  # noqa: E402
 from minigpt_course.corpus import load_corpus  # noqa: E402
-from minigpt_course.devices import Compute, choose_device  # noqa: E402
+from minigpt_course.devices import Compute, choose_device, name_of  # noqa: E402
 from minigpt_course.gpt import GPT, GPTConfig  # noqa: E402
 from minigpt_course.reference import read_notes, reference_band, run_notes  # noqa: E402
-from minigpt_course.runs import LearningCurve, Run  # noqa: E402
+from minigpt_course.runs import LearningCurve, Run, checkpoints  # noqa: E402
 from minigpt_course.train import TrainConfig, learning_rate_at  # noqa: E402
 
 KEPT, UNDER_WAY = ROOT / "kaggle" / "reference", ROOT / "_reference"
@@ -68,17 +68,10 @@ def predicted_hours(run: Run, done: int) -> float:
     steps = config.steps - done
     validations = steps // config.eval_every + 1
     hours = (steps * step + validations * validation) / 3600
-    name = str(run.stepper.precision).removeprefix("torch.")
-    print(f"{run.stepper.device}, {name}: {steps:,} steps of {config.batch_size} x "
-          f"{run.context_length} at {step:.2f} s, {validations} validations at {validation:.1f} s: "
-          f"{hours:.2f} hours")
+    print(f"{run.stepper.device}, {name_of(run.stepper.precision)}: {steps:,} steps of "
+          f"{config.batch_size} x {run.context_length} at {step:.2f} s, {validations} validations "
+          f"at {validation:.1f} s: {hours:.2f} hours")
     return hours
-
-
-def saved_steps(folder: Path) -> int:
-    "How many steps the run in a folder has behind it."
-    steps = [int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.pt")]
-    return max(steps, default=0)
 
 
 def commit() -> str:
@@ -114,7 +107,7 @@ def make(
     folder, (size, config) = UNDER_WAY / name, recipe(seed, changes)
     run = begun(size, config)
     print(f"{name}: ", end="")
-    if predicted_hours(run, saved_steps(folder)) > most:
+    if predicted_hours(run, max(checkpoints(folder).values(), default=0)) > most:
         sys.exit(f"that is more than the {most:g} hours allowed: take a GPU, or a CPU with AMX "
                  "(grep amx_bf16 /proc/cpuinfo), or allow more with --hours")
     folder.mkdir(parents=True, exist_ok=True)
