@@ -6,10 +6,10 @@
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 'STYLE', 'CENTER', 'NOTE', 'DOTTED', 'LOSS',
            'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'batch_grid', 'pair_table',
            'next_characters', 'loss_curves', 'lines', 'results_chart', 'softmax_panels', 'probe_map', 'dot_pattern',
-           'attention_row', 'source_diff', 'seed_spread', 'depth_profiles', 'ledger_areas', 'residual_stream',
-           'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps', 'diagnosis_panel', 'roofline',
-           'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations', 'lens_table', 'neuron_texts',
-           'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes', 'generalization_gap',
+           'attention_row', 'source_diff', 'Table', 'table', 'seed_spread', 'depth_profiles', 'ledger_areas',
+           'residual_stream', 'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps', 'diagnosis_panel',
+           'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations', 'lens_table',
+           'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes', 'generalization_gap',
            'train_and_validation', 'gpt2_map']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
@@ -340,6 +340,34 @@ def source_diff(
     from IPython.display import Markdown
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=99, lineterm="")
     return Markdown("```diff\n" + "\n".join(list(lines)[3:]) + "\n```")
+
+# %% ../nbs/appendix/plot.ipynb #plot-043b
+class Table:
+    "Rows under names: a table on a page, aligned text in a terminal."
+
+    def __init__(self, cells: list[list[str]]):  # the names first
+        self.cells = cells
+
+    def _repr_markdown_(self) -> str:
+        names, *rows = ["| " + " | ".join(row) + " |" for row in self.cells]
+        return "\n".join([names, "|---" + "|---:" * (len(self.cells[0]) - 1) + "|", *rows])
+
+    def __repr__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(*self.cells)]
+        return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+                         for row in self.cells)
+
+
+def table(
+    names: list[str],  # of the columns
+    rows: list[tuple],  # their values: text as it is, whole numbers with commas
+    digits: int = 3,  # behind the point, for other numbers
+) -> Table:
+    "A table to show as a cell's last line."
+    def written(value) -> str:
+        if isinstance(value, float): return f"{value:,.{digits}f}"
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    return Table([names, *[[written(value) for value in row] for row in rows]])
 
 # %% ../nbs/appendix/plot.ipynb #plot-045
 @in_style

@@ -53,7 +53,7 @@ def exercise_of(
 ) -> Exercise:
     "An exercise, from the cell that ends in the call of its checker and the text around it."
     *answer, call = source.splitlines()
-    title = re.findall(r"^### (\d · .*?) [●○]+", before, re.MULTILINE)[-1]
+    title = re.findall(r"^### (?:Exercise )?(\d · .*?) [●○]+", before, re.MULTILINE)[-1]
     solution = re.search(r"^~~~python\n(.*?)^~~~$", after, re.DOTALL | re.MULTILINE)[1]
     text = before[before.rindex("### ") :] + after.split("\n### ")[0]
     return Exercise(notebook, title, imports, "\n".join(answer), solution, text, call)

@@ -102,6 +102,7 @@ def run(picks: list[str], store: bool) -> None:
     if not picks: shutil.rmtree(COURSE, ignore_errors=True)
     for path in chosen(picks):
         if not path.stem[0].isdigit() and not store: continue
+        if store: one_thread(path)  # so that what is stored can be had again
         inside = path.parent.relative_to(NBS)
         notebook, seconds = execute(path, COURSE / inside)
         tidy(notebook)
@@ -109,6 +110,12 @@ def run(picks: list[str], store: bool) -> None:
         if store and path.stem[0].isdigit(): remember(path.stem, seconds)
     if store: clean(ROOT)
     else: print(closing())
+
+
+def one_thread(path: Path) -> None:
+    "Let the next kernel compute with one thread, unless the notebook measures the machine."
+    if path.stem in MEASURE: os.environ.pop("OMP_NUM_THREADS", None)
+    else: os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def remember(name: str, seconds: float) -> None:
@@ -124,7 +131,7 @@ def alone(path: Path) -> str:
     # as deep as the notebook's own folder, so that its relative paths lead to the same files
     folder = ALONE / path.stem if path.parent.name == "appendix" else ROOT / f"_alone-{path.stem}"
     shutil.rmtree(folder, ignore_errors=True)
-    if path.stem not in MEASURE: os.environ["OMP_NUM_THREADS"] = "1"
+    one_thread(path)
     try: execute(path, folder, times=2 if path.stem in TWICE else 1)
     except Failed as failed: return str(failed)
     finally: shutil.rmtree(folder, ignore_errors=True)

@@ -88,14 +88,34 @@ def install(root: Path) -> None:
                 nbformat.write(notebook, path)
 
 
+def plumbing(source: str) -> bool:
+    "Whether a cell is of no interest to a reader: nbdev's, the installation, a module's imports."
+    if re.match(r"#\| *(default_exp|hide)\b", source): return True
+    lines = [line for line in source.splitlines() if line.strip()]
+    starts = ("#", "import ", "from ", " ", ")")
+    return source.startswith("#| export") and all(line.startswith(starts) for line in lines)
+
+
+def fold(root: Path) -> None:
+    "Fold the plumbing of every numbered notebook, and nothing else."
+    for path in sorted((root / "nbs").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            hidden = cell.cell_type == "code" and plumbing(cell.source)
+            cell.metadata = {"jupyter": {"source_hidden": True}} if hidden else {}
+        nbformat.write(notebook, path)
+
+
 def run(command: str, *arguments: str, at: Path) -> None:
     "Run a command of this environment."
     subprocess.run([Path(sys.executable).with_name(command), *arguments], cwd=at, check=True)
 
 
 def clean(root: Path) -> None:
-    "Write the install cells; strip what a run leaves behind and a reader does not need."
+    """Write the install cells and fold the plumbing; strip what a run leaves behind and a reader
+    does not need."""
     install(root)
+    fold(root)
     run("nbdev_clean", "--fname", "nbs", at=root)
 
 
