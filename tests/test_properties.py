@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 
 from conftest import small_corpus, small_gpt
 from minigpt_course import cli
-from minigpt_course.bigram import baselines, counted_models, evaluate, record_result
+from minigpt_course.bigram import baselines, counted_models, evaluate
 from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
 from minigpt_course.diagnose import diagnose
 from minigpt_course.generate import next_probabilities
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger
 from minigpt_course.optimizers import make_optimizer
 from minigpt_course.reference import run_notes
+from minigpt_course.results import record_result
 from minigpt_course.runs import LearningCurve, evaluate_test
 from minigpt_course.text import UNKNOWN, CharTokenizer, Corpus, get_batch
 from minigpt_course.train import TrainConfig, train

@@ -82,7 +82,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 def closing() -> str:
     "The losses, a sample by the model just trained, and where to look next."
-    from minigpt_course.bigram import read_results
+    from minigpt_course.results import read_results
     results = read_results(path=RESULTS)
     lines = ["", "Losses (nats per character on the validation set):"]
     kinds = {"baseline": results["baselines"], "model": results["models"]}

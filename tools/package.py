@@ -17,7 +17,7 @@ import torch
 
 import minigpt_course
 from minigpt_course import plot, widgets
-from minigpt_course.bigram import read_results
+from minigpt_course.results import read_results
 from minigpt_course.corpus import load_corpus
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
