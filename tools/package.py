@@ -21,7 +21,8 @@ from minigpt_course.results import read_results
 from minigpt_course.corpus import load_corpus
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.share import load, published, save
+from minigpt_course.saved import published
+from minigpt_course.share import load, save
 from minigpt_course.text import CharTokenizer
 from minigpt_course.train import TrainConfig, train
 
