@@ -33,7 +33,7 @@ def ends_at(seed: int, threads: int, precision: str) -> float:
     config = TrainConfig(steps=STEPS, eval_every=STEPS, seed=seed)
     curve = train(model, corpus, config, tokenizer=CharTokenizer.fit(corpus.text),
                   compute=Compute(precision=precision))
-    return curve.validation[-1][1]
+    return curve.validation()[-1][1]
 
 
 def main() -> None:

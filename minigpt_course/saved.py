@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'KINDS', 'WEIGHTS', 'packed', 'unpacked', 'check_shapes', 'check_saving', 'write_saved', 'read_saved',
-           'read_weights', 'read_run', 'published']
+           'read_weights', 'read_run', 'notes_of', 'published']
 
 # %% ../nbs/appendix/saved.ipynb #saved-002
 import hashlib
@@ -141,6 +141,19 @@ def read_run(
     check_room(config, sum(weight.nbytes for weight in best.values()), folder)
     check_shapes(best, config, folder)
     return config, about["chars"], best
+
+
+def notes_of(
+    name: str | Path,  # folder of a saved model or of a run, or a published model
+) -> dict:  # text, step, validation loss, and what else is known
+    "What is known of a model beside its weights."
+    folder = Path(name)
+    if (folder / "run.json").is_file():
+        about, best = read_about(folder / "run.json", RUN_FORMAT, RUN_KINDS), best_of(folder)
+        return {"corpus": about["corpus"]["name"], "step": best["step"],
+                "validation loss": best["loss"]}
+    if not folder.exists() and folder.name in published(): return published()[folder.name]["notes"]
+    return read_about(folder / "minigpt.json", FORMAT, KINDS)["notes"]
 
 
 def published() -> dict[str, dict]:

@@ -11,6 +11,7 @@ import torch
 
 from .core import check_finite, plain
 from .gpt import GPT
+from .pages import to_page
 from minigpt_course.saved import (
     check_saving, packed, published, read_run, read_saved, write_saved,
 )

@@ -56,6 +56,8 @@ pairs = zip(load("kept")[0].parameters(), model.parameters())
 assert all(torch.equal(a, b) for a, b in pairs)
 
 # the command
+minigpt("export", "kept", "page.html", "--page")
+assert "feed(id)" in pathlib.Path("page.html").read_text(encoding="utf-8")
 wrote = minigpt("generate", "kept", "--prompt", "the ", "--length", "100", "--temperature", "0")
 assert wrote.returncode == 0 and wrote.stdout.strip() == text.strip(), wrote
 exported = minigpt("export", "kept", "gpt2")
