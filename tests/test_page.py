@@ -136,6 +136,24 @@ def test_losses_of_the_characters_are_those_of_the_model(script, model):
     assert found[0] is None and torch.tensor(found[1:]).allclose(wanted, atol=1e-4)
 
 
+TEXTS = ["to be", "to be or not", "to be or not to be, that is", "to bet", "to be", "", "or"]
+
+
+def test_a_text_that_is_edited_is_read_as_if_it_were_new(script, model):
+    same, others = script(model, """const edited = new Writer(gpt, about.chars), apart = []
+        for (const text of about.texts) {
+            edited.begin(text)
+            const state = edited.ids.length && [edited.text, [...edited.nll], [...edited.logits]]
+            const fresh = new Writer(new GPT(about.config, gpt.weights), about.chars)
+            fresh.begin(text)
+            const wanted = fresh.ids.length && [fresh.text, [...fresh.nll], [...fresh.logits]]
+            apart.push([state, wanted])
+        }
+        return [apart.map(pair => pair[0]), apart.map(pair => pair[1])]""",
+                          texts=TEXTS, chars="\ufffd abcdefghijklmnopqrstu,")
+    assert same == others and len(same[2][1]) == 27  # longer than the window of 16
+
+
 def test_typing_writing_and_stopping(opened):
     opened.fill("#prompt", "import ")
     opened.locator("#about", has_text="Position 6").wait_for()

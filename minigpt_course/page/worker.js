@@ -3,8 +3,8 @@
 let writer = null, settings = null, look = null, block = 0, run = 0
 
 function show(more = {}) {
-  postMessage({...writer.state(settings, look), maps: writer.ids.length ? writer.maps(block) : [],
-    block, length: writer.model.length, ...more})
+  const maps = more.writing ? [] : writer.maps(block) // large: not while it writes
+  postMessage({...writer.state(settings, look), maps, length: writer.model.length, ...more})
 }
 
 async function write(count, seed) {

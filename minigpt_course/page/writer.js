@@ -15,18 +15,26 @@ function seeded(seed) {
 class Writer {
   constructor(model, chars) {
     Object.assign(this, {model, chars: [...chars], unknown: [...chars].indexOf("\ufffd")})
-    this.begin("")
+    Object.assign(this, {ids: [], nll: [], seen: [], logits: null})
   }
 
   idOf(char) { return Math.max(this.chars.indexOf(char), this.unknown) } // -1 where there is none
 
+  // Another text; what it has in common with the present one is not fed again.
   begin(text) {
-    Object.assign(this, {ids: [], nll: [], seen: [], logits: null})
-    this.model.clear()
-    for (const char of text) {
-      const id = this.idOf(char)
-      if (id >= 0) this.append(id)
-    }
+    const ids = [...text].map(char => this.idOf(char)).filter(id => id >= 0)
+    const start = this.ids.length - this.seen.length // the first character that is still seen
+    let same = 0
+    while (same < ids.length && ids[same] === this.ids[same]) same++
+    let keep = same - 1 // the last of the same is fed again, for the logits that follow it
+    if (keep <= start) { keep = 0; this.logits = null }
+    const known = this.nll.slice(0, keep + (keep > 0))
+    this.model.length = Math.max(0, keep - start) * (keep > 0)
+    this.seen = this.seen.slice(0, this.model.length)
+    this.ids = this.ids.slice(0, keep)
+    this.nll = this.nll.slice(0, keep)
+    for (const id of ids.slice(keep)) this.append(id)
+    known.forEach((nll, i) => { this.nll[i] = nll })
   }
 
   // One more character at the end of the text; its negative log-likelihood is kept.
