@@ -94,6 +94,7 @@ def character_frequencies(
     for rank, (char, share) in enumerate(zip(visible("".join(ranked)), shares)):
         color = BLUE if rank < cut else RED
         ax.text(rank, share, char, **CENTER, color=color, fontsize=9, family="monospace")
+    ax.text(2, 1.3 * shares[0], f"{visible(ranked[0])}: {shares[0]:.0%} of the text", color=BLUE)
     ax.axvspan(cut - 0.5, len(ranked) + 1, color=ORANGE, alpha=0.15, linewidth=0)
     words = f"beyond rank {cut}: one symbol\nfor all, {shares[cut:].sum():.2%} of the text"
     ax.text(cut + 0.5, 0.6, words, va="top", color=RED)
@@ -127,7 +128,7 @@ def batch_grid(
 ):
     "A batch as two grids of characters; one position is marked, as input and as target before it."
     T, B = len(inputs[0]), len(inputs)
-    axes = _new_axes(11, 0.42 * B + 0.9, columns=2, xlabel="position in the sequence",
+    axes = _new_axes(9.7, 0.42 * B + 0.9, columns=2, xlabel="position in the sequence",
                     xlim=(-0.6, T - 0.4), ylim=(B - 0.5, -0.5), yticks=range(B))
     for ax, rows, marked in zip(axes, (inputs, targets), (T // 2, T // 2 - 1)):
         for y, row in enumerate(rows): _write_characters(ax, row, y)
@@ -167,13 +168,14 @@ def _stagger(ax, number: int) -> None:
 
 def _framed(ax, chars: str, rows: str, columns: str, words: str) -> None:
     "A frame around the cells from the first to the last of the rows and columns."
-    top, bottom = chars.find(rows[0]) - 1, chars.find(rows[-1]) + 1
-    left, right = chars.find(columns[0]) - 1, chars.find(columns[-1]) + 1
+    top, bottom = chars.find(rows[0]) - 0.6, chars.find(rows[-1]) + 0.6
+    left, right = chars.find(columns[0]) - 0.6, chars.find(columns[-1]) + 0.6
     ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=RED,
                            linewidth=2))
-    box = {"facecolor": "white", "edgecolor": RED, "pad": 2}
-    ax.annotate(words, (right, bottom), (14, -14), textcoords="offset points", fontsize=9,
-                va="top", bbox=box, arrowprops={"arrowstyle": "-", "color": RED})
+    x, way, side = (right, 12, "left") if right < 0.7 * len(chars) else (left, -12, "right")
+    ax.annotate(words, (x, (top + bottom) / 2), (way, 0), textcoords="offset points", ha=side,
+                va="center", arrowprops={"arrowstyle": "-", "color": RED},
+                bbox={"facecolor": "white", "edgecolor": RED, "pad": 2})
 
 # %% ../nbs/appendix/plot.ipynb #plot-018
 @in_style
@@ -217,7 +219,7 @@ def gradient_step(
         "shrinkB": 5})
     beside = {"textcoords": "offset points"}
     ax.annotate(f"the tangent: gradient {gradient:.3f}", (at, here), (8, 40), color=RED, **beside)
-    ax.annotate(f"a step: − {rate:g} × {gradient:.3f}", (after, there), (-10, 18), color=BLUE,
+    ax.annotate(f"a step: − {rate:g} × ({gradient:.3f})", (after, there), (-10, 18), color=BLUE,
                 **beside)
     return ax
 

@@ -37,7 +37,7 @@ def check_training_batch(draw_examples):
               "expected (2000, 6) for both")
     expect(x.shape == y.shape,
            shapes + ": a slice that begins one place later must also end one place later")
-    expect(x.shape == (2_000, 6), shapes + ": a row for each window, a column for each place")
+    expect(x.shape == (2_000, 6), shapes + ": a row for each sequence, a column for each place")
     x, y = ids.argsort()[x], ids.argsort()[y]  # each character's place in the text
     neighbours_of_the_examples(x, y)
     expect(torch.equal(ids[x], draw(0)[0]), "the same seed drew two batches that differ: `randint` "
@@ -57,25 +57,25 @@ def neighbours_of_the_examples(x, y) -> None:
     expect(torch.equal(y, x + 1),
            "a target is not the character that follows its input: the targets begin at `s + 1`")
     expect(y.max() < 40, f"a target came from place {y.max()}, but the validation set begins at "
-           "40: a window must end before it, target included")
-    expect(y.max() == 39, f"of 2,000 windows the last target was at place {y.max()}, and the "
+           "40: a sequence must end before it, target included")
+    expect(y.max() == 39, f"of 2,000 sequences the last target was at place {y.max()}, and the "
            "examples end at 39: the starts stop too early")
-    expect(x.min() == 0, f"no window begins before place {x.min()}: the starts should begin at 0")
+    expect(x.min() == 0, f"no sequence begins before place {x.min()}: the starts should begin at 0")
 
 # %% ../../nbs/appendix/checks_01.ipynb #c01-006
 @checker
 def check_window_odds(windows, middle, near_start, unseen):
-    "01, exercise 2: how many windows there are, and how often a place is a target."
+    "01, exercise 2: how many sequences there are, and how often a place is a target."
     slips = {
-        9_901: "100 inputs fit at so many places, but the last one needs its target too: a window "
-        "takes 101 characters",
+        9_901: "100 inputs fit at so many places, but the last one needs its target too: a "
+        "sequence takes 101 characters",
         100: "so many lie side by side, but `get_batch` may begin wherever there is room, and "
-        "windows overlap",
+        "sequences overlap",
     }
     say("windows", windows, 9_900, slips, "count the places where 101 characters can begin")
-    slips = {101: "one of those windows begins at place 5,000 itself, where the character is an "
+    slips = {101: "one of those sequences begins at place 5,000 itself, where the character is an "
              "input, never a target"}
-    say("middle", middle, 100, slips, "a window from s has its targets at s + 1 to s + 100; count "
+    say("middle", middle, 100, slips, "a sequence from s has its targets at s + 1 to s + 100; count "
         "the s for which 5,000 is among them")
     odds_at_the_edge(near_start, unseen)
     share = unseen_share()
@@ -96,20 +96,20 @@ def unseen_share():
 def odds_at_the_edge(near_start, unseen) -> None:
     "The last two numbers of the exercise; raises `Wrong`."
     slips = {
-        100: "that holds in the middle, but no window begins before place 0, so fewer of them "
+        100: "that holds in the middle, but no sequence begins before place 0, so fewer of them "
         "reach place 10",
-        11: "the window that begins at place 10 has that character as an input only",
+        11: "the sequence that begins at place 10 has that character as an input only",
     }
     say("near_start", near_start, 10, slips,
         "count the starts from 0 on that have place 10 among their targets")
     slips = {
         0: "once on average is not once each",
         1 - (9_800 / 9_900) ** 100: "that is the probability of being seen; the other one is asked",
-        9_800 / 9_900: "that is for one window and not for 100, or for 100 windows of which one "
+        9_800 / 9_900: "that is for one window and not for 100, or for 100 sequences of which one "
         "holds the place and not `middle`",
     }
     say("unseen", unseen, 0.3623, slips,
-        "multiply the probability that one window misses the place, once for each window", 0.005)
+        "multiply the probability that one sequence misses the place, once for each", 0.005)
 
 # %% ../../nbs/appendix/checks_01.ipynb #c01-012
 @checker

@@ -42,7 +42,7 @@ def check_loss_units(bits, nats, perplexity, num_bytes):
 def perplexity_and_bytes(perplexity, num_bytes) -> None:
     "The last two numbers of the exercise; raises `Wrong`."
     slips = {
-        5: "that is the mean of 2 and 8; average the logarithms first and take the power afterwards",
+        5: "that is the mean of 2 and 8; average the logarithms first, then take the power",
         math.exp(2): "you raised e to the bits; e goes with nats, and 2 with bits",
         3.2: "that is one over the mean probability",
     }
@@ -115,8 +115,8 @@ def check_mean_loss(mean_loss):
     slips = {
         math.log(3): "that is ln 3, for the 3 positions: your softmax runs over T, and it should "
         "run over the 5 characters",
-        math.log(2): "that is ln 2, for the 2 windows: your softmax runs over B, and it should run "
-        "over the 5 characters",
+        math.log(2): "that is ln 2, for the 2 sequences: your softmax runs over B, and it should "
+        "run over the 5 characters",
         -math.log(5): "a negative log-likelihood is never below 0: a minus sign is missing",
         6 * math.log(5): "that is 6 times ln 5: take the mean over the 6 targets, not the sum",
     }
@@ -180,17 +180,17 @@ def check_trigram_lm(TrigramLM):
     first, second = out[:, 0].view(5, 5, 5), out[:, 1].view(5, 5, 5)  # (before, now, V)
     ends = ask(model, torch.tensor([[3, 1, 4], [3, 1, 0]]))[:, 0]
     expect(torch.equal(ends[0], ends[1]), "the first position's logits change with the last "
-           "character: a shift that wraps around, like `roll`, brings the window's end to its "
+           "character: a shift that wraps around, like `roll`, brings the sequence's end to its "
            "front, and with it the future")
     expect(torch.equal(first, first[:, :1].expand(5, 5, 5)), "the first position's logits change "
            "with the character after it: you look ahead, and the answer stands in the question")
     tells_pairs_apart(second)
     row = torch.tensor([[3, 1, 4, 1, 2, 0]])
-    words = ("the same pair gives other logits further on in a window: only the present character "
-             "and the one before may count")
+    words = ("the same pair gives other logits further on in a sequence: only the present "
+             "character and the one before may count")
     same(ask(model, row)[0, 1:], second[row[0, :-1], row[0, 1:]], words)
     same(ask(model, row[:, :1])[0], first[3, :1],
-         "a window of one character should give the logits of any first position")
+         "a sequence of one character should give the logits of any first position")
     learns_each_pair_alone(second, model, pairs)
     return ("You have a trigram that learns. Each further character of past would make its table V "
             "times as large.")
