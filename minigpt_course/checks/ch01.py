@@ -75,8 +75,8 @@ def check_window_odds(windows, middle, near_start, unseen):
     say("windows", windows, 9_900, slips, "count the places where 101 characters can begin")
     slips = {101: "one of those sequences begins at place 5,000 itself, where the character is an "
              "input, never a target"}
-    say("middle", middle, 100, slips, "a sequence from s has its targets at s + 1 to s + 100; count "
-        "the s for which 5,000 is among them")
+    say("middle", middle, 100, slips, "a sequence from s has its targets at s + 1 to s + 100; "
+        "count the s for which 5,000 is among them")
     odds_at_the_edge(near_start, unseen)
     share = unseen_share()
     return (f"`get_batch` agrees: after as many targets as the text has characters, {share:.0%} of "
