@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 'STYLE', 'CENTER', 'NOTE', 'DOTTED', 'LOSS',
-           'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'batch_grid', 'pair_table',
-           'next_characters', 'loss_curves', 'lines', 'results_chart', 'softmax_panels', 'probe_map', 'dot_pattern',
-           'attention_row', 'source_diff', 'Table', 'table', 'seed_spread', 'depth_profiles', 'ledger_areas',
-           'residual_stream', 'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps', 'diagnosis_panel',
-           'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations', 'lens_table',
-           'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes', 'generalization_gap',
-           'train_and_validation']
+           'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'corpus_parts', 'batch_grid', 'pair_table',
+           'next_characters', 'gradient_step', 'loss_curves', 'lines', 'results_chart', 'softmax_panels', 'probe_map',
+           'dot_pattern', 'attention_row', 'source_diff', 'Table', 'table', 'seed_spread', 'depth_profiles',
+           'ledger_areas', 'residual_stream', 'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps',
+           'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations',
+           'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes',
+           'generalization_gap', 'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -20,7 +20,8 @@ import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import ListedColormap, PowerNorm
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.patches import Rectangle
 
 # %% ../nbs/appendix/plot.ipynb #plot-004
 BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"  # Okabe-Ito
@@ -83,19 +84,40 @@ def _write_characters(ax, chars: str, y: float, fontsize: float = 9) -> None:
 @in_style
 def character_frequencies(
     counts: dict[str, int],  # how often each character occurs
-    cut: int = 76,  # draw a line after so many characters
+    cut: int = 76,  # a vocabulary holds so many
 ):
-    "How often each character occurs, most frequent first, as shares on a logarithmic scale."
+    "How often each character occurs, most frequent first: each stands at its share of the text."
     ranked = sorted(counts, key=counts.get, reverse=True)
     shares = np.array([counts[char] for char in ranked]) / sum(counts.values())
-    ax = _new_axes(12, 3.4, xlabel="rank of the character", ylabel="share of the text",
-                  title="A few characters do most of the work")
-    bars = ax.bar(range(len(ranked)), shares)
-    for bar in bars[cut:]: bar.set_color(ORANGE)
-    ax.bar_label(bars, list(visible("".join(ranked))), padding=2, fontsize=8)
-    ax.axvline(cut - 0.5, **DOTTED)
-    ax.text(cut, shares[0], f"beyond rank {cut}:\none “unknown” symbol", va="top", color=GREY)
-    ax.set(yscale="log", ylim=(None, 0.6), xlim=(-1, len(ranked)))
+    ax = _new_axes(9.7, 3.8, xlabel="rank of the character", ylabel="share of the text",
+                   yscale="log", xlim=(-2, len(ranked) + 1), ylim=(shares[-1] / 2, 1))
+    for rank, (char, share) in enumerate(zip(visible("".join(ranked)), shares)):
+        color = BLUE if rank < cut else RED
+        ax.text(rank, share, char, **CENTER, color=color, fontsize=9, family="monospace")
+    ax.text(2, 1.3 * shares[0], f"{visible(ranked[0])}: {shares[0]:.0%} of the text", color=BLUE)
+    ax.axvspan(cut - 0.5, len(ranked) + 1, color=ORANGE, alpha=0.15, linewidth=0)
+    words = f"beyond rank {cut}: one symbol\nfor all, {shares[cut:].sum():.2%} of the text"
+    ax.text(cut + 0.5, 0.6, words, va="top", color=RED)
+    return ax
+
+# %% ../nbs/appendix/plot.ipynb #plot-010c
+@in_style
+def corpus_parts(
+    sizes: dict[str, int],  # name of each part to its number of characters, in order
+    starts=(),  # places in the text to mark
+):
+    "The parts of a text side by side, with marks under it where sequences begin."
+    ax = _new_axes(9.7, 1.7, xlabel="place in the text (characters)", ylim=(-0.45, 1), yticks=[])
+    ax.spines["left"].set_visible(False)
+    left = 0
+    for (name, size), color in zip(sizes.items(), (SKY, ORANGE, GREY)):
+        ax.barh(0.5, size, 0.9, left, color=color, alpha=0.5)
+        words = "\n".join([*name.split(), f"{size:,}"])
+        ax.text(left + size / 2, 0.5, words, **CENTER, fontsize=9)
+        left += size
+    ax.set_xlim(0, left)
+    ax.plot(starts, [-0.25] * len(starts), "|", color=BLUE, markersize=10, markeredgewidth=1)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-012
@@ -106,7 +128,7 @@ def batch_grid(
 ):
     "A batch as two grids of characters; one position is marked, as input and as target before it."
     T, B = len(inputs[0]), len(inputs)
-    axes = _new_axes(11, 0.42 * B + 0.9, columns=2, xlabel="position in the sequence",
+    axes = _new_axes(9.7, 0.42 * B + 0.9, columns=2, xlabel="position in the sequence",
                     xlim=(-0.6, T - 0.4), ylim=(B - 0.5, -0.5), yticks=range(B))
     for ax, rows, marked in zip(axes, (inputs, targets), (T // 2, T // 2 - 1)):
         for y, row in enumerate(rows): _write_characters(ax, row, y)
@@ -120,17 +142,40 @@ def batch_grid(
 def pair_table(
     probs,  # (V, V) probability of the next character (column) after the present one (row)
     chars: str,  # the vocabulary, in order
+    notes: dict[tuple[str, str], str] = {},  # (rows, columns) to words: a frame around these cells
 ):
-    "A table of next-character probabilities as a heat map with readable characters."
-    ax = _new_axes(10.5, 9.4, xlabel="next character", ylabel="present character")
-    image = ax.imshow(np.asarray(probs), norm=PowerNorm(0.5, 0, 1))
-    ax.figure.colorbar(image, shrink=0.5, ticks=[0, 0.01, 0.1, 0.3, 0.6, 1], format="%g",
-                       label="probability")
-    for axis in ax.xaxis, ax.yaxis: _name_characters(axis, chars, 8)
-    ax.tick_params(length=0, top=True, labeltop=True, pad=7)
-    if len(chars) > 40:  # two columns of labels, or they would lie on each other
-        for label in ax.get_yticklabels()[1::2]: label.set_x(-0.012)
+    "A table of next-character probabilities as a heat map; a pair that never occurs is white."
+    probs = np.asarray(probs)
+    ax = _new_axes(9.7, 10.3, xlabel="next character", ylabel="present character")
+    image = ax.imshow(np.ma.masked_equal(probs, 0), norm=LogNorm(1e-4, 1))
+    ax.figure.colorbar(image, location="bottom", shrink=0.5, aspect=40, format="%g", pad=0.01,
+                       label="probability (logarithmic; white: never seen)", extend="min")
+    for axis in ax.xaxis, ax.yaxis:
+        _name_characters(axis, chars, 8)
+        axis.set_tick_params(length=0)
+    ax.tick_params(top=True, labeltop=True, right=True, labelright=True)
+    ax.spines[["top", "right"]].set_visible(True)
+    if len(chars) > 40: _stagger(ax, len(chars))
+    for (rows, columns), words in notes.items(): _framed(ax, chars, rows, columns, words)
     return ax
+
+
+def _stagger(ax, number: int) -> None:
+    "Every other label further out, or they would touch."
+    for axis in ax.xaxis, ax.yaxis:
+        for tick in axis.get_major_ticks()[1:number:2]: tick.set_pad(14)
+
+
+def _framed(ax, chars: str, rows: str, columns: str, words: str) -> None:
+    "A frame around the cells from the first to the last of the rows and columns."
+    top, bottom = chars.find(rows[0]) - 0.6, chars.find(rows[-1]) + 0.6
+    left, right = chars.find(columns[0]) - 0.6, chars.find(columns[-1]) + 0.6
+    ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=RED,
+                           linewidth=2))
+    x, way, side = (right, 12, "left") if right < 0.7 * len(chars) else (left, -12, "right")
+    ax.annotate(words, (x, (top + bottom) / 2), (way, 0), textcoords="offset points", ha=side,
+                va="center", arrowprops={"arrowstyle": "-", "color": RED},
+                bbox={"facecolor": "white", "edgecolor": RED, "pad": 2})
 
 # %% ../nbs/appendix/plot.ipynb #plot-018
 @in_style
@@ -149,6 +194,33 @@ def next_characters(
         ax.bar(places, probs[order], width, hatch=hatch, edgecolor="white", label=name)
     _name_characters(ax.xaxis, "".join(chars[i] for i in order), 10)
     ax.legend()
+    return ax
+
+# %% ../nbs/appendix/plot.ipynb #plot-019c
+@in_style
+def gradient_step(
+    numbers,  # values that the number may have
+    losses,  # the loss at each
+    at: float,  # its value now
+    gradient: float,  # of the loss there
+    rate: float,  # learning rate
+    xlabel: str,
+):
+    "A loss as a function of one number, the tangent where it stands, and a step against it."
+    ax = _new_axes(7.5, 3.4, xlabel=xlabel, ylabel="loss (nats)")
+    ax.plot(numbers, losses)
+    after = at - rate * gradient
+    here, there = np.interp([at, after], numbers, losses)
+    ends = np.array([at - 1.6, at + 1.6])
+    ax.plot(ends, here + gradient * (ends - at), "--", color=ORANGE)
+    ax.plot([at, after], [here, there], "o", color=BLUE, markersize=7)
+    ax.annotate("", (after, there), (at, here), arrowprops={
+        "arrowstyle": "->", "color": BLUE, "connectionstyle": "arc3,rad=-0.3", "shrinkA": 5,
+        "shrinkB": 5})
+    beside = {"textcoords": "offset points"}
+    ax.annotate(f"the tangent: gradient {gradient:.3f}", (at, here), (8, 40), color=RED, **beside)
+    ax.annotate(f"a step: − {rate:g} × ({gradient:.3f})", (after, there), (-10, 18), color=BLUE,
+                **beside)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-021

@@ -91,7 +91,7 @@ def window_stepper(
     def draw(start=0):
         window = text[start : start + context_length + 1]
         return plot.batch_grid([window[:-1]], [window[1:]])
-    return Control(draw, start=(0, max(0, min(len(text) - context_length - 1, 2_000))))
+    return Control(draw, start=(0, max(0, min(len(text) - context_length - 1, 100))))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-014
 def what_follows(

@@ -5,15 +5,6 @@ Each is (why a learner writes it, text in the printed solution, what it becomes)
 
 WRONG = {
     # 01
-    "check_share_lost": [
-        ("counts distinct characters", "for char in text) / len(text)",
-         "for char in set(text)) / len(set(text))"),
-        ("the share kept, not lost", "not in", "in"),
-        ("a count, not a share", " / len(text) if text else 0.0", ""),
-        ("forgets the empty text", " if text else 0.0", ""),
-        ("takes the vocabulary for one character", "sum(char not in chars for char in text)",
-         "len(text.replace(chars, ''))"),
-    ],
     "check_window_odds": [
         ("forgets that the last input needs a target", "10_000 - 100", "10_000 - 100 + 1"),
         ("windows side by side", "10_000 - 100", "10_000 // 100"),
@@ -68,15 +59,36 @@ WRONG = {
          " ids[1:])).items()})"),
     ],
     # 02
-    "check_surprise_units": [
-        ("the surprise at the mean probability", "(1 + 3) / 2", "-math.log2((1 / 2 + 1 / 8) / 2)"),
+    "check_loss_units": [
+        ("the loss at the mean probability", "(1 + 3) / 2", "-math.log2((1 / 2 + 1 / 8) / 2)"),
         ("converts the wrong way", "bits * math.log(2)", "bits / math.log(2)"),
         ("averages 2 and 8", "2**bits", "(2 + 8) / 2"),
         ("e to the bits", "2**bits", "math.exp(bits)"),
         ("bits for bytes", " / 8", ""),
         ("nats for bits", "1_000 * bits / 8", "1_000 * nats / 8"),
     ],
-    "check_mean_surprise": [
+    "check_table_gradient": [
+        ("the sum over the pairs, not the mean", " / len(targets)", ""),
+        ("forgets the one-hot",
+         "    d_logits[torch.arange(len(targets)), targets] -= 1\n", ""),
+        ("keeps one of several places",
+         "return d_table.index_add(0, inputs, d_logits / len(targets))",
+         "d_table[inputs] += d_logits / len(targets)\n    return d_table"),
+        ("rows by target", "index_add(0, inputs", "index_add(0, targets"),
+        ("softmax over the pairs", "dim=1", "dim=0"),
+        ("the way down", "return d_table", "return -d_table"),
+        ("transposed", "d_logits / len(targets))", "d_logits / len(targets)).T"),
+        ("takes 1 from every pair's logits", "d_logits[torch.arange(len(targets)), targets] -= 1",
+         "d_logits[:, targets] -= 1"),
+        ("asks autograd", "return d_table.index_add(0, inputs, d_logits / len(targets))",
+         "table = table.clone().requires_grad_()\n"
+         "    torch.nn.functional.cross_entropy(table[inputs], targets).backward()\n"
+         "    return table.grad"),
+        ("one gradient for each pair",
+         "return d_table.index_add(0, inputs, d_logits / len(targets))",
+         "return d_logits / len(targets)"),
+    ],
+    "check_mean_loss": [
         ("leaves the softmax over time", "dim=-1", "dim=1"),
         ("leaves the indexing", "probs.gather(-1, targets[..., None])", "probs[:, :, targets]"),
         ("the sum, not the mean", ".mean()", ".sum()"),
@@ -98,24 +110,6 @@ WRONG = {
         ("subtracts only what is positive", "keepdim=True).values",
          "keepdim=True).values.clamp(min=0)"),
         ("changes the logits in place", "(logits - largest).exp()", "logits.sub_(largest).exp()"),
-    ],
-    "check_smoothing_weight": [
-        ("judges on the examples", "weight), trial)", "weight), examples)"),
-        ("counts the trial validation too", "count_runs(examples,", "count_runs(ids,"),
-        ("the highest loss", "return min", "return max"),
-        ("returns the loss",
-         "return min(weights, key=lambda weight: counted_loss(smoothed(counts, simpler, weight),"
-         " trial))",
-         "return min(counted_loss(smoothed(counts, simpler, weight), trial) for weight in"
-         " weights)"),
-        ("leans on uniform", 'counted_models(examples, vocab_size)["frequencies"]',
-         "torch.tensor(1 / vocab_size)"),
-        ("holds back the first tenth", "examples, trial = ids[:cut], ids[cut:]",
-         "trial, examples = ids[: len(ids) - cut], ids[len(ids) - cut :]"),
-        ("swaps examples and trial", "examples, trial = ids[:cut], ids[cut:]",
-         "trial, examples = ids[:cut], ids[cut:]"),
-        ("cuts in the middle", "len(ids) * 9 // 10", "len(ids) // 2"),
-        ("takes the trial's frequencies", "counted_models(examples", "counted_models(trial"),
     ],
     "check_trigram_lm": [
         ("a shift that wraps around", "F.pad(idx[:, :-1], (1, 0), value=self.vocab_size)",
