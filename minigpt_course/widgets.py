@@ -152,8 +152,8 @@ def budget(
         memory = sum(training_memory(size, batch_size).values()) / 2**30
         teraflop = training_flops(size) * batch_size * context / 1e12
         title = (f"{sum(ledger.values()):,} parameters, embedding dimension {size.embed_dim}; "
-                 f"training on {batch_size} sequences needs {memory:.1f} GiB "
-                 f"and {teraflop:.2f} TFLOP a step")
+                 f"training on {batch_size} sequences needs {memory:.3g} GiB "
+                 f"and {teraflop:.3g} TFLOP a step")
         return plot.ledger_areas(ledger, title)
     return Control(draw, head_dim=(8, 128), heads=(1, 16), blocks=(1, 24), context=(16, 1024))
 
