@@ -1,6 +1,6 @@
 """What the parts of a block are worth, and what dropout does: the figures that notebook 05 shows.
 
-    python benchmarks/block_variants.py [--seeds 6] [--steps 500]
+    python benchmarks/block_variants.py [--seeds 5] [--steps 500]
 
 Variants are stacks of six blocks, 48 wide, trained on the course's own corpus; equal seeds have
 equal batches, and the losses are those on the whole validation set. With dropout and without, one
@@ -76,7 +76,7 @@ def dropout_rows(losses: dict[float, list[tuple]]) -> list[tuple]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=500)
     wanted = parser.parse_args()
     corpus = load_corpus("pydocs")
