@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 'STYLE', 'CENTER', 'NOTE', 'DOTTED', 'LOSS',
-           'MODEL_COLORS', 'STREAM_NOTES', 'PART_COLORS', 'in_style', 'visible', 'character_frequencies', 'batch_grid',
-           'pair_table', 'next_characters', 'loss_curves', 'lines', 'results_chart', 'softmax_panels', 'probe_map',
-           'dot_pattern', 'attention_row', 'source_diff', 'Table', 'table', 'seed_spread', 'residual_stream',
-           'depth_profiles', 'ledger_areas', 'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps',
-           'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations',
-           'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes',
-           'generalization_gap', 'train_and_validation', 'gpt2_map']
+           'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'batch_grid', 'pair_table',
+           'next_characters', 'loss_curves', 'lines', 'results_chart', 'softmax_panels', 'probe_map', 'dot_pattern',
+           'attention_row', 'source_diff', 'Table', 'table', 'seed_spread', 'depth_profiles', 'ledger_areas',
+           'residual_stream', 'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps', 'diagnosis_panel',
+           'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations', 'lens_table',
+           'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes', 'generalization_gap',
+           'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -378,67 +378,12 @@ def seed_spread(
     ax = _new_axes(7, 0.9 + 0.5 * len(results), xlabel=f"validation {LOSS}")
     names = list(results)
     for losses in zip(*results.values(), strict=True):
-        ax.plot(losses, names, "o-", color=GREY, markerfacecolor=BLUE, markersize=6, alpha=0.6,
-                linewidth=1)
-    ax.lines[0].set_label("one seed")
+        ax.plot(losses, names, "-", color=GREY, alpha=0.4, linewidth=1)
+        ax.plot(losses, names, "o", color=BLUE, alpha=0.7, markersize=6)
     ax.plot([np.mean(losses) for losses in results.values()], names, "|", color=RED,
-            markersize=18, markeredgewidth=2, label="mean")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+            markersize=18, markeredgewidth=2)
     ax.set(ylim=(len(results) - 0.5, -0.5))
     return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-055
-@in_style
-def residual_stream(
-    num_blocks: int,  # each has two residual branches, attention and feed-forward
-):
-    "One position's residual stream, and the branches that read from it and add to it."
-    ax = _new_axes(11, 4.3, xlim=(-1.5, 12.3), ylim=(-1.9, 2.75))
-    for y in (-0.8, -1.25): _stream(ax, y, "an earlier position", "#bbbbbb", 3)
-    _stream(ax, 0, "this position:\nits embedding", "#777777", 6)
-    for block in range(2):
-        x = 0.3 + 4.6 * block
-        ax.axvspan(x - 0.42, x + 4.08, 0.33, 0.83, color="#f4f4f4", zorder=0)
-        ax.text(x + 1.95, 1.65, f"block {block}", ha="center", color=GREY)
-        _branch(ax, x, "attention", BLUE, "#d6e8f3")
-        _branch(ax, x + 2.2, "feed-forward", RED, "#f7dfd0")
-        ax.plot([x + 1.1] * 3, [0.95, -0.8, -1.25], "o:", color=BLUE, markevery=[1, 2],
-                linewidth=1.4, zorder=4)
-    ax.text(9.75, 0.9, f"... and so on,\nto block {num_blocks - 1}", va="center", color=GREY)
-    ax.text(10.75, 0, "norm, lm_head:\nthe logits", va="center")
-    for words, place, to in STREAM_NOTES:
-        ax.annotate(words, to, place, fontsize=9, color="#444444", ha="center", arrowprops={
-            "arrowstyle": "->", "color": "#444444", "connectionstyle": "arc3,rad=0.2",
-            "linewidth": 0.9})
-    ax.axis("off")
-    return ax
-
-
-STREAM_NOTES = [  # words, where they stand, what they point to
-    ("only the branch's input\nis normalized (pre-norm)", (0.4, 2.35), (0.34, 0.82)),
-    ("residual connection:\nthe result is added, x + f(x)", (5.4, 2.35), (4.32, 0.15)),
-    ("the residual stream: C numbers,\nchanged by additions only", (10.3, 2.1), (9.4, 0.1)),
-    ("attention alone reads other positions,\nand only earlier ones", (4.4, -1.85), (1.5, -1.25)),
-]
-
-
-def _stream(ax, y: float, name: str, color: str, width: float) -> None:
-    ax.annotate("", (10.65, y), (-0.2, y), arrowprops={
-        "arrowstyle": "-|>", "color": color, "linewidth": width, "shrinkA": 0, "shrinkB": 0})
-    ax.text(-0.3, y, name, ha="right", va="center")
-
-
-def _branch(ax, x: float, name: str, color: str, pale: str) -> None:
-    "A residual branch that leaves the stream at x: norm, layer, and the sum."
-    ax.plot([x, x, x + 1.7, x + 1.7], [0, 1.2, 1.2, 0.3], "-", color=color)
-    ax.annotate("", (x + 1.7, 0.12), (x + 1.7, 0.5), arrowprops={
-        "arrowstyle": "-|>", "color": color, "linewidth": 1.6})
-    ax.plot(x, 0, "o", color=color, markersize=7, zorder=4)
-    for place, text, face in ((x, 0.62), "norm", "white"), ((x + 0.9, 1.2), name, pale):
-        ax.text(*place, text, **CENTER, bbox={
-            "boxstyle": "round,pad=0.4", "facecolor": face, "edgecolor": color})
-    ax.text(x + 1.7, 0, "+", **CENTER, color=color, weight="bold", bbox={
-        "boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": color})
 
 # %% ../nbs/appendix/plot.ipynb #plot-048
 @in_style
@@ -446,46 +391,69 @@ def depth_profiles(
     profiles: dict[str, tuple],  # name to RMS of activations and of gradients in each layer
 ):
     "How large activations and gradients are, layer by layer, on a logarithmic scale."
-    depth = max(len(sizes) for sizes, _ in profiles.values()) - 1
-    axes = _new_axes(10.5, 3.6, columns=2, yscale="log", ylim=(1e-6, 1e6), xlim=(0, depth),
-                    xlabel="layer", ylabel="RMS")
-    whats = ("activations: the signal travels →", 0), ("gradients: the gradient travels ←", 1)
-    for ax, (what, part) in zip(axes, whats):
-        for name, sizes in profiles.items():
-            ax.plot(np.clip(sizes[part], 1e-6, 1e6), linewidth=2, label=name)
+    axes = _new_axes(10.5, 3.6, columns=2, yscale="log", ylim=(1e-6, 1e6), xlabel="layer",
+                    ylabel="RMS")
+    for ax, sizes, what in zip(axes, zip(*profiles.values()), ("activations", "gradients")):
+        for name, rms in zip(profiles, sizes): ax.plot(rms, label=name)
         ax.axhline(1, **DOTTED)
-        ax.set_title(what)
+        ax.set_title(f"{what}, by depth")
     axes[0].legend()
     return axes
 
 # %% ../nbs/appendix/plot.ipynb #plot-051
-#: One colour per part of a model, the same for every size.
-PART_COLORS = {
-    "token embedding": ORANGE, "position embedding": PURPLE, "queries, keys, values": BLUE,
-    "output projections": SKY, "feed-forward": RED, "LayerNorms": GREY, "lm_head": GREEN,
-}
-
-
 @in_style
 def ledger_areas(
     ledger: dict[str, int],  # part to number of parameters
     title: str = "",
 ):
     "A parameter ledger as nested areas: each area is as large as its share."
+    parts = sorted((part for part in ledger.items() if part[1]), key=lambda part: -part[1])
     ax = _new_axes(9, 3.6, title=title, xlim=(0, 1), ylim=(0, 1))
     x, y, width, height, left = 0.0, 0.0, 1.0, 1.0, sum(ledger.values())  # what is still free
-    for name, count in sorted(ledger.items(), key=lambda part: -part[1]):
-        if not count: continue
+    for (name, count), color in zip(parts, (*COLORS, SKY)):
         share, left, wide = count / left, left - count, width > height * 0.45
         w, h = (width * share, height) if wide else (width, height * share)  # cuts the longer side
-        ax.bar(x, h, w, y, align="edge", facecolor=PART_COLORS[name], alpha=0.55,
-               edgecolor="white", linewidth=2, label=f"{count:,}  {name}")
-        if w > 0.16 and h > 0.15:
-            ax.text(x + w / 2, y + h / 2, textwrap.fill(name, int(60 * w)), **CENTER)
+        ax.bar(x, h, w, y, align="edge", facecolor=color, alpha=0.55, edgecolor="white",
+               linewidth=2, label=f"{count:,}  {name}")
+        if w > 0.1 and h > 0.12:
+            words = textwrap.fill(name, min(14, int(90 * w)), break_long_words=False)
+            ax.text(x + w / 2, y + h / 2, words, **CENTER)
         if wide: x, width = x + w, width - w
         else: y, height = y + h, height - h
     ax.axis("off")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
+    return ax
+
+# %% ../nbs/appendix/plot.ipynb #plot-055
+@in_style
+def residual_stream(
+    num_blocks: int,  # each has two residual branches, attention and feed-forward
+):
+    "The residual stream and the branches that read from it and add to it; three blocks are drawn."
+    ax = _new_axes(11, 3.4, xlim=(-1.9, 11.2), ylim=(-1.2, 1.7))
+    def arrow(end, start, color, **look):
+        look = {"arrowstyle": "-|>", "linewidth": 1.6, "color": color} | look
+        ax.annotate("", end, start, arrowprops=look)
+    def box(x, y, text, style="square,pad=0.1", face="white", edge="none", **look):
+        frame = {"boxstyle": style, "facecolor": face, "edgecolor": edge}
+        ax.text(x, y, text, bbox=frame, **CENTER, **look)
+    for y, position in (0, "this position"), (-0.5, "the one before"), (-1, "the one before that"):
+        arrow((9.2, y), (-0.2, y), GREY, linewidth=4)
+        ax.text(-0.3, y, position, ha="right", va="center", fontsize=9)
+        ax.text(9.3, y, "norm, lm_head: logits", va="center", fontsize=9)
+    kinds = ("attention", BLUE, "#b2d5e8"), ("feed-\nforward", ORANGE, "#f8e2b2")
+    for branch in range(6):  # it leaves the stream, is normed, computes, and is added
+        x, (name, color, pale) = 1.3 * branch, kinds[branch % 2]
+        arrow((x + 0.66, 0.75), (x + 0.42, 0), color)
+        arrow((x + 1.28, 0), (x + 1.04, 0.75), color)
+        box(x + 0.85, 1, name, "round", pale, color)
+        box(x + 0.55, 0.36, "norm", fontsize=8)
+        box(x + 1.28, 0, "+", "circle,pad=0.1", edge=color, color=color, fontsize=13)
+        if branch % 2: continue
+        arrow((x + 0.85, 0.78), (x + 0.85, -1), BLUE, linestyle=":")
+        ax.text(x + 1.5, 1.5, f"block {branch // 2}", ha="center", color=GREY)
+    ax.text(8.2, 1, f"… to block {num_blocks - 1}", va="center")
+    ax.axis("off")
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-059
@@ -910,19 +878,4 @@ def train_and_validation(
     below.axhline(0, **DOTTED)
     below.set(xlabel="step", ylabel="validation -\ntraining")
     ax.legend()
-    return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-132
-@in_style
-def gpt2_map(
-    rows: list[tuple[str, str, str]],  # ours, what happens to it, theirs
-    verdict: str,  # the sentence below
-    exact: bool,  # whether the export changes nothing
-):
-    "Which part of a model becomes which part of a GPT-2."
-    ax = _new_axes(9, 0.23 * len(rows) + 1, title="this course's GPT, and what it becomes in GPT-2")
-    page = "\n".join(f"{ours:22}{what:24}{theirs}" for ours, what, theirs in rows)
-    ax.text(0, 1, page, family="monospace", va="top", linespacing=1.5)
-    ax.text(0, 0, textwrap.fill(verdict, 110), color=GREEN if exact else RED)
-    ax.axis("off")
     return ax
