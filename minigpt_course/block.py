@@ -4,7 +4,6 @@
 __all__ = ['ACTIVATIONS', 'GPTDecoderBlock', 'FeedForward', 'BlockLM']
 
 # %% ../nbs/05_block.ipynb #05-003
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

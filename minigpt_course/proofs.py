@@ -61,8 +61,8 @@ def reference_logits(
 # %% ../nbs/appendix/proofs.ipynb #proofs-009
 def depth_profile(
     layer,  # a function of an input (N, width) and a matrix (width, width)
-    scale: float,  # the standard deviation of the matrices' entries, in units of 1 / sqrt(width)
     depth: int = 30,
+    scale: float = 1.0,  # the standard deviation of the matrices' entries, times sqrt(width)
     width: int = 64,
 ) -> tuple[list[float], list[float]]:  # RMS after each layer: of the activations, of the gradients
     "How large the activations of a random stack are, and the gradients that arrive there."

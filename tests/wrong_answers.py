@@ -150,14 +150,6 @@ WRONG = {
         ("the future's mean", "x.cumsum(dim=1)", "x.flip(1).cumsum(dim=1)"),
         ("changes its input", "x.cumsum(dim=1)", "x.cumsum_(dim=1)"),
     ],
-    "check_score_variances": [
-        ("takes a² for the variance of an even draw", "** 2 / 3", "** 2"),
-        ("one weight's variance, not the sum's", "64 * of_weight", "of_weight"),
-        ("takes keys for variance 1", "of_query * of_query", "of_query"),
-        ("forgets that a dot product is a sum", "16 * of_query", "of_query"),
-        ("divides the variance by the root", "of_dot / 16", "of_dot / 4"),
-        ("leaves the variance as it was", "of_dot / 16", "of_dot"),
-    ],
     "check_mended_attention": [
         ("leaves the mask behind the softmax",
          "scores.masked_fill(future, -torch.inf).softmax(dim=-1)", "scores.softmax(dim=-1).tril()"),
@@ -174,6 +166,17 @@ WRONG = {
         ("multiplies by infinity", "scores.masked_fill(future, -torch.inf)",
          "(scores + future * -torch.inf)"),
     ],
+    "check_one_back": [
+        ("forgets that scores are divided", " * length**0.5", ""),
+        ("forgets the rivals", "(length - 1) * share", "share"),
+        ("looks at itself", "key.roll(1, dims=0)", "key"),
+        ("looks one ahead", "roll(1", "roll(-1"),
+        ("any large number", "score = math.log((length - 1) * share / (1 - share))",
+         "score = 100.0"),
+        ("counts one rival too many", "(length - 1) * share", "length * share"),
+        ("infinity as a score", "score = math.log((length - 1) * share / (1 - share))",
+         "score = math.inf"),
+    ],
     "check_biased_weights": [
         ("adds the bias to columns", "bias[back.clamp(min=0)]", "bias"),
         ("the distance the wrong way round", "bias[back.clamp(min=0)]",
@@ -185,16 +188,13 @@ WRONG = {
         ("one place off", "back.clamp(min=0)", "(back - 1).clamp(min=0)"),
         ("forgets to divide the scores", " / query.shape[-1] ** 0.5", ""),
     ],
-    "check_one_back": [
-        ("forgets that scores are divided", " * length**0.5", ""),
-        ("forgets the rivals", "(length - 1) * share", "share"),
-        ("looks at itself", "key.roll(1, dims=0)", "key"),
-        ("looks one ahead", "roll(1", "roll(-1"),
-        ("any large number", "score = math.log((length - 1) * share / (1 - share))",
-         "score = 100.0"),
-        ("counts one rival too many", "(length - 1) * share", "length * share"),
-        ("infinity as a score", "score = math.log((length - 1) * share / (1 - share))",
-         "score = math.inf"),
+    "check_gradient_probe": [
+        ("keeps the numbers, not the positions", "amax(dim=(1, 3))", "amax(dim=(0, 2))"),
+        ("exchanges outputs and inputs", "amax(dim=(1, 3))", "amax(dim=(1, 3)).T"),
+        ("forgets that derivatives have a sign", ".abs()", ""),
+        ("takes the absolute value too late", "jacobian.abs().amax(dim=(1, 3))",
+         "jacobian.amax(dim=(1, 3)).abs()"),
+        ("sums, and leaves the maximum out", "amax(dim=(1, 3))", "sum(dim=(1, 3))"),
     ],
     # 04
     "check_attention_cost": [
