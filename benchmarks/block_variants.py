@@ -70,7 +70,7 @@ def variant_rows(losses: dict[str, list[float]]) -> list[tuple]:
 
 def dropout_rows(losses: dict[float, list[tuple]]) -> list[tuple]:
     "Dropout probability, mean losses on both sets, and the second's standard deviation."
-    return [(p, *np.mean(pairs, axis=0), np.std(pairs, axis=0, ddof=1)[1])
+    return [(str(p), *np.mean(pairs, axis=0), np.std(pairs, axis=0, ddof=1)[1])
             for p, pairs in losses.items()]
 
 
