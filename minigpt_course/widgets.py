@@ -140,11 +140,11 @@ def budget(
              blocks=config.num_blocks, context=config.context_length):
         size = GPTConfig(config.vocab_size, context, head_dim * heads, heads, blocks)
         ledger = parameter_ledger(size)
-        memory = sum(training_memory(size, batch_size).values()) / 2**30
-        teraflop = training_flops(size) * batch_size * context / 1e12
-        title = (f"{sum(ledger.values()):,} parameters, embedding dimension {size.embed_dim}; "
-                 f"training on {batch_size} sequences needs {memory:.3g} GiB "
-                 f"and {teraflop:.3g} TFLOP a step")
+        memory = sum(training_memory(size, batch_size).values()) / 1e6
+        gigaflop = training_flops(size) * batch_size * context / 1e9
+        title = (f"{sum(ledger.values()):,} parameters, embedding dimension {size.embed_dim};\n"
+                 f"training on {batch_size} sequences: {memory:,.0f} MB, "
+                 f"{gigaflop:,.0f} GFLOP a step")
         return plot.ledger_areas(ledger, title)
     return Control(draw, head_dim=(8, 128), heads=(1, 16), blocks=(1, 24), context=(16, 1024))
 
