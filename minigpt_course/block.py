@@ -51,6 +51,6 @@ class BlockLM(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.lm_head = nn.Linear(embed_dim, vocab_size)
 
-    def forward(self, idx: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
-        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]
-        return self.lm_head(self.blocks(x))
+    def forward(self, idx: Tensor) -> Tensor:
+        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T, C)
+        return self.lm_head(self.blocks(x))  # (B, T, V)

@@ -61,8 +61,8 @@ class GPT(nn.Module):
         positions = self.position_embedding.weight[start : start + idx.shape[1]]  # (T, C)
         return self.dropout(self.token_embedding(idx) + positions)
 
-    def forward(self, idx: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
-        return self.lm_head(self.norm(self.blocks(self.embed(idx))))
+    def forward(self, idx: Tensor) -> Tensor:
+        return self.lm_head(self.norm(self.blocks(self.embed(idx))))  # (B, T, V)
 
 # %% ../nbs/06_gpt.ipynb #06-014
 def parameter_ledger(
