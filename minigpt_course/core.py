@@ -7,8 +7,8 @@ __all__ = ['INSIDE', 'MOST', 'RANGES', 'written_whole', 'write_atomically', 'rem
            'write_about', 'read_about', 'check_kinds', 'filled', 'generator_in_use', 'drawing_from', 'plain',
            'unused_characters', 'write_characters', 'read_characters', 'side_by_side', 'evaluating', 'check_vocab_size',
            'check_chars', 'check_known', 'check_decodable', 'check_batch', 'check_heads', 'check_config', 'check_whole',
-           'check_number', 'check_choice', 'check_ids', 'check_train_config', 'check_betas', 'check_vocabulary',
-           'check_fit', 'check_finite', 'check_sampling']
+           'check_number', 'check_choice', 'check_ids', 'changed_at', 'check_train_config', 'check_betas',
+           'check_vocabulary', 'check_fit', 'check_finite', 'check_sampling']
 
 # %% ../nbs/appendix/core.ipynb #core-002
 import errno
@@ -360,6 +360,22 @@ def check_ids(
     if not 0 <= lowest <= highest < config.vocab_size:
         raise ValueError(f"ids reach from {lowest} to {highest}, this model knows 0 to "
                          f"{config.vocab_size - 1}: was another tokenizer used?")
+
+# %% ../nbs/appendix/core.ipynb #core-011c
+def changed_at(
+    inputs: Tensor,  # (T, C) vectors, or (T,) ids
+    position: int,
+) -> Tensor:  # shaped like the inputs
+    "A copy in which one position is different; `ValueError` if no other id is known."
+    changed, old = inputs.clone(), inputs[position]
+    if inputs.is_floating_point():
+        changed[position] = 1 - old
+        return changed
+    others = inputs[inputs != old]
+    if not len(others):
+        raise ValueError("the probe needs at least two different ids, to change one into another")
+    changed[position] = others[0]
+    return changed
 
 # %% ../nbs/appendix/core.ipynb #core-014
 def check_train_config(

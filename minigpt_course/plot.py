@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 'STYLE', 'CENTER', 'NOTE', 'DOTTED', 'LOSS',
-           'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'corpus_parts', 'batch_grid', 'pair_table',
-           'next_characters', 'gradient_step', 'loss_curves', 'lines', 'results_chart', 'softmax_panels', 'probe_map',
-           'dot_pattern', 'attention_row', 'source_diff', 'Table', 'table', 'seed_spread', 'depth_profiles',
-           'ledger_areas', 'residual_stream', 'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps',
-           'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations',
-           'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes',
-           'generalization_gap', 'train_and_validation']
+           'MODEL_COLORS', 'PALE', 'MIDDLE', 'STREAM_NOTES', 'PART_COLORS', 'in_style', 'visible',
+           'character_frequencies', 'corpus_parts', 'batch_grid', 'pair_table', 'next_characters', 'gradient_step',
+           'loss_curves', 'lines', 'results_chart', 'causal_mask', 'look_back', 'probe_map', 'dot_pattern',
+           'attention_row', 'source_diff', 'Table', 'table', 'dot_patterns', 'number_labels', 'head_labels',
+           'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas', 'learning_curve', 'sampling_panel',
+           'loss_panels', 'dependence_maps', 'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates',
+           'heads_grid', 'head_ablations', 'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours',
+           'gradient_sizes', 'generalization_gap', 'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
 import functools
+import inspect
 import itertools
 import textwrap
 
@@ -315,20 +317,106 @@ def results_chart(
     ax.set(ylim=(len(models) - 0.4, -0.6))
     return ax
 
-# %% ../nbs/appendix/plot.ipynb #plot-029
+# %% ../nbs/appendix/plot.ipynb #plot-028a
+PALE = ("#b2d5e8", "#f8e2b2", "#b2e2d5")  # blue, orange and green behind dark text
+MIDDLE = "#808080"  # a grey that can be read on white and on black
+
+
+def _cells(ax, texts, colors, fontsize: float = 12) -> None:
+    "A table of coloured cells with a text in each; axes as for `imshow`."
+    for (row, column), text in np.ndenumerate(texts):
+        ax.add_patch(plt.Rectangle((column - 0.47, row - 0.47), 0.94, 0.94,
+                                   facecolor=colors[row][column]))
+        ax.text(column, row, text, **CENTER, fontsize=fontsize, color="black")
+    rows, columns = np.shape(texts)
+    ax.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6))
+    for side in ax.spines.values(): side.set_visible(False)
+    ax.tick_params(length=0)
+
+
 @in_style
-def softmax_panels(
-    scores,  # (K,) scores
+def causal_mask(
+    scores,  # (T, T), a row per position that looks
 ):
-    "What softmax makes of the same scores at several scales (weights)."
-    scores = np.asarray(scores)
-    axes = _new_axes(9, 2.6, columns=3, xlabel="position", ylim=(0, 1))
-    for ax, scale in zip(axes, (1, 4, 16)):
-        raised = np.exp((scores - scores.max()) * scale)
-        ax.bar(range(len(scores)), raised / raised.sum())
-        ax.set_title(f"scores × {scale}")
-    axes[0].set_ylabel("weight")
+    "Scores, the same with the future at minus infinity, and the softmax of each row."
+    scores = np.asarray(scores, dtype=float)
+    T = len(scores)
+    past = np.tri(T, dtype=bool)
+    raised = np.where(past, np.exp(scores - scores.max()), 0)
+    weights = raised / raised.sum(1, keepdims=True)
+    axes = _new_axes(9.6, 3.4, columns=3, xlabel="looks at position", xticks=range(T),
+                     yticks=range(T))
+    free = [[PALE[0]] * T] * T
+    masked = np.where(past, PALE[0], "#bbbbbb")
+    blues = plt.get_cmap("Blues")(0.05 + 0.45 * weights)
+    plain = np.char.mod("%g", scores)
+    _cells(axes[0], plain, free)
+    _cells(axes[1], np.where(past, plain, "−∞"), masked)
+    _cells(axes[2], np.char.mod("%.2f", weights), blues)
+    titles = "scores", "with the causal mask", "softmax of each row: weights"
+    for ax, title in zip(axes, titles): ax.set_title(title)
+    axes[0].set_ylabel("position that looks")
     return axes
+
+# %% ../nbs/appendix/plot.ipynb #plot-028d
+@in_style
+def look_back(
+    x, query, key, value,  # (T, 2) each, for few positions
+    weights,  # (T, T)
+):
+    "How the last position looks back: from vectors to key and value, score, weight and output."
+    x, query, key, value, weights = map(np.asarray, (x, query, key, value, weights))
+    T, middle = len(x), 1 - len(x)
+    ax = _new_axes(10.5, 1.4 * T + 1.5, xlim=(-1.3, 11.3), ylim=(-2 * T - 0.9, 1.9))
+    for position in range(T):
+        y = -2 * position
+        _looked_at(ax, y, x[position], key[position], value[position], key[position] @ query[-1],
+                   weights[-1, position])
+        _arrow(ax, (7.9, y), (9.5, middle), GREEN, linewidth=0.8 + 6 * weights[-1, position])
+        ax.text(-0.85, y, f"{position}", **CENTER, color=MIDDLE, fontsize=12)
+    low = -2 * T
+    ax.plot((0, 0), (low + 1.75, low), color=ORANGE, linestyle="-")
+    _arrow(ax, (0, low), (3.5, low), ORANGE)
+    _arrow(ax, (4.4, low), (4.4, 0.18), ORANGE)
+    _box(ax, 4.4, low, f"query  {_vector(query[-1])}", ORANGE, PALE[1])
+    _box(ax, 10.2, middle, f"output\n{_vector(weights[-1] @ value, 2)}", GREEN, PALE[2])
+    heads = {0: "vector", 2.2: "key and value", 4.4: "score:\nquery · key",
+             6.3: "weight:\nsoftmax", 7.7: "weight\n× value", 10.2: "sum"}
+    for place, head in heads.items():
+        ax.text(place, 1.5, head, **CENTER, color=MIDDLE, fontsize=11)
+    ax.axis("off")
+    return ax
+
+
+def _looked_at(ax, y: float, x, key, value, score: float, weight: float) -> None:
+    "One position of the past in `look_back`, from its vector to what is taken of it."
+    _arrow(ax, (0.4, y + 0.1), (1.65, y + 0.4), BLUE)
+    _arrow(ax, (2.8, y + 0.4), (4.15, y + 0.4), BLUE)
+    _arrow(ax, (4.65, y + 0.4), (5.9, y + 0.4), BLUE)
+    _arrow(ax, (0.4, y - 0.1), (1.65, y - 0.4), GREEN)
+    _arrow(ax, (2.8, y - 0.4), (7.45, y - 0.08), GREEN)
+    _arrow(ax, (6.7, y + 0.4), (7.45, y + 0.1), BLUE)
+    _box(ax, 0, y, _vector(x), GREY, "#dddddd")
+    _box(ax, 2.2, y + 0.4, f"k  {_vector(key)}", BLUE, PALE[0])
+    _box(ax, 2.2, y - 0.4, f"v  {_vector(value)}", GREEN, PALE[2])
+    _box(ax, 4.4, y + 0.4, f"{score:g}", ORANGE, PALE[1])
+    _box(ax, 6.3, y + 0.4, f"{weight:.2f}", BLUE, PALE[0])
+    ax.text(7.7, y, "×", **CENTER, fontsize=15, color=MIDDLE)
+
+
+def _vector(values, digits: int = 0) -> str:
+    return "[" + ", ".join(f"{value:.{digits}f}" for value in values) + "]"
+
+
+def _arrow(ax, start, end, color: str, linewidth: float = 1.6) -> None:
+    look = {"arrowstyle": "-|>", "color": color, "linewidth": linewidth, "shrinkA": 0, "shrinkB": 0,
+            "mutation_scale": 10 + 2 * linewidth}
+    ax.annotate("", end, start, arrowprops=look, zorder=1)
+
+
+def _box(ax, x: float, y: float, text: str, edge: str, face: str) -> None:
+    ax.text(x, y, text, **CENTER, fontsize=11, color="black", zorder=3,
+            bbox={"boxstyle": "round,pad=0.35", "facecolor": face, "edgecolor": edge})
 
 # %% ../nbs/appendix/plot.ipynb #plot-032
 @in_style
@@ -338,13 +426,14 @@ def probe_map(
 ):
     """A causality probe as a heat map: how far output i moves when input j is changed.
 
-    Orange-red crosses mark a look into the future."""
+    White is exactly zero. Above the orange-red line lies the future."""
     moved = np.asarray(moved)
     ax = _new_axes(5.4, 4.2, xlabel="input that was changed", ylabel="output that is watched",
                   title=title)
-    image = ax.imshow(np.where(moved > 0, moved, np.nan))
+    image = ax.imshow(np.where(moved > 0, moved, np.nan), norm=PowerNorm(0.5))
     ax.figure.colorbar(image, label="change of the output")
-    _mark_future(ax, moved)
+    edge = np.repeat(np.arange(len(moved) + 1) - 0.5, 2)
+    ax.plot(edge[2:], edge[1:-1], "-", color=RED)
     ax.locator_params(integer=True)
     return ax
 
@@ -364,13 +453,13 @@ def dot_pattern(
     ax=None,  # where to draw; a figure of its own if there is none
 ):
     "One head's attention: row by row, what each position looks at, as dots sized by weight."
-    side = 0.6 + 0.21 * len(text)
+    side = 0.8 + 0.24 * len(text)
     ax = ax or _new_axes(side, side)
-    _attention(ax, weights, text, 90, 8)
-    _name_characters(ax.yaxis, text, 8)
+    _attention(ax, weights, text, 120, 10)
+    _name_characters(ax.yaxis, text, 10)
     ax.xaxis.set_label_position("top")
     ax.set(ylabel="query: the position that looks", xlabel="key: what it looks at", title=title)
-    _weight_legend(ax, 90)
+    _weight_legend(ax, 120)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-036
@@ -387,7 +476,7 @@ def _attention(ax, weights, text: str, area: float, fontsize: float) -> None:
 def _weight_legend(ax, area: float) -> None:
     "How large a dot is for which weight, in the corner that causal attention leaves empty."
     for weight in (1, 0.5, 0.1): ax.scatter([], [], s=area * weight, color=BLUE, label=weight)
-    ax.legend(title="weight", fontsize=7, title_fontsize=7, loc="upper right")
+    ax.legend(title="weight", fontsize=9, title_fontsize=9, loc="upper right")
 
 # %% ../nbs/appendix/plot.ipynb #plot-039
 @in_style
@@ -405,12 +494,14 @@ def attention_row(
 
 # %% ../nbs/appendix/plot.ipynb #plot-042
 def source_diff(
-    before: str,  # source of the last model
-    after: str,  # source of this one
+    before,  # the last model: its class, or its source
+    after,  # this one
 ):
     "Two sources compared, as a page can show it: a minus for removed lines, a plus for new ones."
     from IPython.display import Markdown
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=99, lineterm="")
+    sources = [part if isinstance(part, str) else inspect.getsource(part)
+               for part in (before, after)]
+    lines = difflib.unified_diff(*(text.splitlines() for text in sources), n=99, lineterm="")
     return Markdown("```diff\n" + "\n".join(list(lines)[3:]) + "\n```")
 
 # %% ../nbs/appendix/plot.ipynb #plot-043b
@@ -441,59 +532,65 @@ def table(
         return f"{value:,}" if isinstance(value, int) else str(value)
     return Table([names, *[[written(value) for value in row] for row in rows]])
 
+# %% ../nbs/appendix/plot.ipynb #plot-043e
+@in_style
+def dot_patterns(
+    patterns,  # (H, T, T) attention weights
+    text: str,  # the T characters
+):
+    "Several heads' attention, two in a row, as `dot_pattern` draws it."
+    rows, side = (len(patterns) + 1) // 2, 0.8 + 0.24 * len(text)
+    axes = _new_axes(2 * side, rows * side, rows, 2)
+    for head, pattern in enumerate(patterns):
+        dot_pattern(pattern, text, f"head {head}", axes.flat[head])
+    return axes
+
+
+def number_labels(
+    positions: int,  # T
+    heads: int,  # H
+    head_dim: int,  # D
+) -> np.ndarray:  # (1, T, 3 * H * D) of text
+    "What each number is: `p2.k.h1.0` is position 2, key, head 1, number 0."
+    parts = itertools.product(range(positions), "qkv", range(heads), range(head_dim))
+    names = [f"p{position}.{kind}.h{head}.{number}" for position, kind, head, number in parts]
+    return np.reshape(names, (1, positions, -1))
+
+
+@in_style
+def head_labels(
+    splits: dict[str, object],  # name to (H, T, D) labels that begin with the position, as "p0."
+):
+    "What stands in each head's rows, coloured by the position that it belongs to."
+    heads = len(next(iter(splits.values())))
+    axes = np.reshape(_new_axes(9.6, 1.9 * len(splits) + 0.3, len(splits), heads), (-1, heads))
+    for row, (name, labels) in zip(axes, splits.items()):
+        for head, ax in enumerate(row):
+            colors = [[PALE[int(label[1]) % 3] for label in line] for line in labels[head]]
+            _cells(ax, labels[head], colors, 11)
+            ax.set(title=f"{name}: head {head}", xticks=[], yticks=range(len(labels[head])))
+        row[0].set_ylabel("row (position)")
+    return axes
+
 # %% ../nbs/appendix/plot.ipynb #plot-045
 @in_style
 def seed_spread(
     results: dict[str, list[float]],  # name of the variant to its losses, one per seed
 ):
-    "Losses of variants (nats per character): a dot a seed, equal seeds joined, a bar at the mean."
-    ax = _new_axes(7, 0.9 + 0.5 * len(results), xlabel=f"validation {LOSS}")
-    names = list(results)
+    """Losses of variants (nats per character): a dot a seed, equal seeds joined, a bar at the mean.
+
+    Beside the name stand the mean and the standard deviation."""
+    ax = _new_axes(7.5, 1.2 + 0.5 * len(results), xlabel=f"validation {LOSS}")
+    names = [f"{name}\n{np.mean(losses):.3f} ± {np.std(losses, ddof=1):.3f}"
+             for name, losses in results.items()]
     for losses in zip(*results.values(), strict=True):
         ax.plot(losses, names, "-", color=GREY, alpha=0.4, linewidth=1)
         ax.plot(losses, names, "o", color=BLUE, alpha=0.7, markersize=6)
     ax.plot([np.mean(losses) for losses in results.values()], names, "|", color=RED,
-            markersize=18, markeredgewidth=2)
+            markersize=18, markeredgewidth=2, label="mean")
+    ax.plot([], [], "o-", color=GREY, alpha=0.4, linewidth=1, label="equal seeds")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     ax.set(ylim=(len(results) - 0.5, -0.5))
-    return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-048
-@in_style
-def depth_profiles(
-    profiles: dict[str, tuple],  # name to RMS of activations and of gradients in each layer
-):
-    "How large activations and gradients are, layer by layer, on a logarithmic scale."
-    axes = _new_axes(10.5, 3.6, columns=2, yscale="log", ylim=(1e-6, 1e6), xlabel="layer",
-                    ylabel="RMS")
-    for ax, sizes, what in zip(axes, zip(*profiles.values()), ("activations", "gradients")):
-        for name, rms in zip(profiles, sizes): ax.plot(rms, label=name)
-        ax.axhline(1, **DOTTED)
-        ax.set_title(f"{what}, by depth")
-    axes[0].legend()
-    return axes
-
-# %% ../nbs/appendix/plot.ipynb #plot-051
-@in_style
-def ledger_areas(
-    ledger: dict[str, int],  # part to number of parameters
-    title: str = "",
-):
-    "A parameter ledger as nested areas: each area is as large as its share."
-    parts = sorted((part for part in ledger.items() if part[1]), key=lambda part: -part[1])
-    ax = _new_axes(9, 3.6, title=title, xlim=(0, 1), ylim=(0, 1))
-    x, y, width, height, left = 0.0, 0.0, 1.0, 1.0, sum(ledger.values())  # what is still free
-    for (name, count), color in zip(parts, (*COLORS, SKY)):
-        share, left, wide = count / left, left - count, width > height * 0.45
-        w, h = (width * share, height) if wide else (width, height * share)  # cuts the longer side
-        ax.bar(x, h, w, y, align="edge", facecolor=color, alpha=0.55, edgecolor="white",
-               linewidth=2, label=f"{count:,}  {name}")
-        if w > 0.1 and h > 0.12:
-            words = textwrap.fill(name, min(14, int(90 * w)), break_long_words=False)
-            ax.text(x + w / 2, y + h / 2, words, **CENTER)
-        if wide: x, width = x + w, width - w
-        else: y, height = y + h, height - h
-    ax.axis("off")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-055
@@ -501,31 +598,100 @@ def ledger_areas(
 def residual_stream(
     num_blocks: int,  # each has two residual branches, attention and feed-forward
 ):
-    "The residual stream and the branches that read from it and add to it; three blocks are drawn."
-    ax = _new_axes(11, 3.4, xlim=(-1.9, 11.2), ylim=(-1.2, 1.7))
-    def arrow(end, start, color, **look):
-        look = {"arrowstyle": "-|>", "linewidth": 1.6, "color": color} | look
-        ax.annotate("", end, start, arrowprops=look)
-    def box(x, y, text, style="square,pad=0.1", face="white", edge="none", **look):
-        frame = {"boxstyle": style, "facecolor": face, "edgecolor": edge}
-        ax.text(x, y, text, bbox=frame, **CENTER, **look)
-    for y, position in (0, "this position"), (-0.5, "the one before"), (-1, "the one before that"):
-        arrow((9.2, y), (-0.2, y), GREY, linewidth=4)
-        ax.text(-0.3, y, position, ha="right", va="center", fontsize=9)
-        ax.text(9.3, y, "norm, lm_head: logits", va="center", fontsize=9)
-    kinds = ("attention", BLUE, "#b2d5e8"), ("feed-\nforward", ORANGE, "#f8e2b2")
-    for branch in range(6):  # it leaves the stream, is normed, computes, and is added
-        x, (name, color, pale) = 1.3 * branch, kinds[branch % 2]
-        arrow((x + 0.66, 0.75), (x + 0.42, 0), color)
-        arrow((x + 1.28, 0), (x + 1.04, 0.75), color)
-        box(x + 0.85, 1, name, "round", pale, color)
-        box(x + 0.55, 0.36, "norm", fontsize=8)
-        box(x + 1.28, 0, "+", "circle,pad=0.1", edge=color, color=color, fontsize=13)
-        if branch % 2: continue
-        arrow((x + 0.85, 0.78), (x + 0.85, -1), BLUE, linestyle=":")
-        ax.text(x + 1.5, 1.5, f"block {branch // 2}", ha="center", color=GREY)
-    ax.text(8.2, 1, f"… to block {num_blocks - 1}", va="center")
+    "One position's residual stream, and the branches that read from it and add to it."
+    ax = _new_axes(11, 4.3, xlim=(-1.5, 12.3), ylim=(-1.9, 2.75))
+    for y in (-0.8, -1.25): _stream(ax, y, "an earlier position", "#bbbbbb", 3)
+    _stream(ax, 0, "this position:\nits embedding", "#777777", 6)
+    for block in range(2):
+        x = 0.3 + 4.6 * block
+        ax.axvspan(x - 0.42, x + 4.08, 0.33, 0.83, color="#f4f4f4", zorder=0)
+        ax.text(x + 1.95, 1.65, f"block {block}", ha="center", color=GREY)
+        _branch(ax, x, "attention", BLUE, "#d6e8f3")
+        _branch(ax, x + 2.2, "feed-forward", RED, "#f7dfd0")
+        ax.plot([x + 1.1] * 3, [0.95, -0.8, -1.25], "o:", color=BLUE, markevery=[1, 2],
+                linewidth=1.4, zorder=4)
+    ax.text(9.75, 0.9, f"... and so on,\nto block {num_blocks - 1}", va="center", color=GREY)
+    ax.text(10.75, 0, "norm, lm_head:\nthe logits", va="center")
+    for words, place, to in STREAM_NOTES:
+        ax.annotate(words, to, place, fontsize=9, color="#444444", ha="center", arrowprops={
+            "arrowstyle": "->", "color": "#444444", "connectionstyle": "arc3,rad=0.2",
+            "linewidth": 0.9})
     ax.axis("off")
+    return ax
+
+
+STREAM_NOTES = [  # words, where they stand, what they point to
+    ("only the branch's input\nis normalized (pre-norm)", (0.4, 2.35), (0.34, 0.82)),
+    ("residual connection:\nthe result is added, x + f(x)", (5.4, 2.35), (4.32, 0.15)),
+    ("the residual stream: C numbers,\nchanged by additions only", (10.3, 2.1), (9.4, 0.1)),
+    ("attention alone reads other positions,\nand only earlier ones", (4.4, -1.85), (1.5, -1.25)),
+]
+
+
+def _stream(ax, y: float, name: str, color: str, width: float) -> None:
+    ax.annotate("", (10.65, y), (-0.2, y), arrowprops={
+        "arrowstyle": "-|>", "color": color, "linewidth": width, "shrinkA": 0, "shrinkB": 0})
+    ax.text(-0.3, y, name, ha="right", va="center")
+
+
+def _branch(ax, x: float, name: str, color: str, pale: str) -> None:
+    "A residual branch that leaves the stream at x: norm, layer, and the sum."
+    ax.plot([x, x, x + 1.7, x + 1.7], [0, 1.2, 1.2, 0.3], "-", color=color)
+    ax.annotate("", (x + 1.7, 0.12), (x + 1.7, 0.5), arrowprops={
+        "arrowstyle": "-|>", "color": color, "linewidth": 1.6})
+    ax.plot(x, 0, "o", color=color, markersize=7, zorder=4)
+    for place, text, face in ((x, 0.62), "norm", "white"), ((x + 0.9, 1.2), name, pale):
+        ax.text(*place, text, **CENTER, bbox={
+            "boxstyle": "round,pad=0.4", "facecolor": face, "edgecolor": color})
+    ax.text(x + 1.7, 0, "+", **CENTER, color=color, weight="bold", bbox={
+        "boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": color})
+
+# %% ../nbs/appendix/plot.ipynb #plot-048
+@in_style
+def depth_profiles(
+    profiles: dict[str, tuple],  # name to RMS of activations and of gradients in each layer
+):
+    "How large activations and gradients are, layer by layer, on a logarithmic scale."
+    depth = max(len(sizes) for sizes, _ in profiles.values()) - 1
+    axes = _new_axes(10.5, 3.6, columns=2, yscale="log", ylim=(1e-6, 1e6), xlim=(0, depth),
+                    xlabel="layer", ylabel="RMS")
+    whats = ("activations: the signal travels →", 0), ("gradients: the gradient travels ←", 1)
+    for ax, (what, part) in zip(axes, whats):
+        for name, sizes in profiles.items():
+            ax.plot(np.clip(sizes[part], 1e-6, 1e6), linewidth=2, label=name)
+        ax.axhline(1, **DOTTED)
+        ax.set_title(what)
+    axes[0].legend()
+    return axes
+
+# %% ../nbs/appendix/plot.ipynb #plot-051
+#: One colour per part of a model, the same for every size.
+PART_COLORS = {
+    "token embedding": ORANGE, "position embedding": PURPLE, "queries, keys, values": BLUE,
+    "output projections": SKY, "feed-forward": RED, "LayerNorms": GREY, "lm_head": GREEN,
+}
+
+
+@in_style
+def ledger_areas(
+    ledger: dict[str, int],  # part to number of parameters
+    title: str = "",
+):
+    "A parameter ledger as nested areas: each area is as large as its share."
+    ax = _new_axes(9, 3.6, title=title, xlim=(0, 1), ylim=(0, 1))
+    x, y, width, height, left = 0.0, 0.0, 1.0, 1.0, sum(ledger.values())  # what is still free
+    for name, count in sorted(ledger.items(), key=lambda part: -part[1]):
+        if not count: continue
+        share, left, wide = count / left, left - count, width > height * 0.45
+        w, h = (width * share, height) if wide else (width, height * share)  # cuts the longer side
+        ax.bar(x, h, w, y, align="edge", facecolor=PART_COLORS[name], alpha=0.55,
+               edgecolor="white", linewidth=2, label=f"{count:,}  {name}")
+        if w > 0.16 and h > 0.15:
+            ax.text(x + w / 2, y + h / 2, textwrap.fill(name, int(60 * w)), **CENTER)
+        if wide: x, width = x + w, width - w
+        else: y, height = y + h, height - h
+    ax.axis("off")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-059

@@ -24,6 +24,20 @@ RIGHT = {
          "nn.Embedding.from_pretrained(torch.zeros((vocab_size + 1) * vocab_size, vocab_size),"
          " freeze=False)"),
     ],
+    "check_running_mean": [
+        ("a loop", "x.cumsum(dim=1) / counts",
+         "torch.stack([x[:, : i + 1].mean(dim=1) for i in range(len(counts))], dim=1)"),
+    ],
+    "check_mended_attention": [
+        ("PyTorch's own function",
+         "weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)\n"
+         "    return weights @ value",
+         "return F.scaled_dot_product_attention(query, key, value, is_causal=True)"),
+    ],
+    "check_gradient_probe": [
+        ("by torch.func", "torch.autograd.functional.jacobian(lambda x: layer(x[None])[0], x)",
+         "torch.func.jacrev(lambda x: layer(x[None])[0])(x)"),
+    ],
     "check_rms_norm": [
         ("by PyTorch's own function",
          "x / (x.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * self.weight",

@@ -156,7 +156,6 @@ CONTROLS = {  # name to how it is made, from a model and its tokenizer
     "what_follows": lambda _, known: widgets.what_follows(torch.rand(24, 24), known.chars),
     "attention_viewer": lambda *_: widgets.attention_viewer(
         lambda text: torch.eye(len(text)), "To be or", most=8),
-    "heads_chooser": lambda *_: widgets.heads_chooser({n: [3.0 / n] * 30 for n in (1, 2, 4)}),
     "depth_explorer": lambda *_: widgets.depth_explorer(depths, ["bare", "normed"]),
     "budget": lambda *_: widgets.budget(GPTConfig.laptop()),
     "run_planner": lambda *_: widgets.run_planner(

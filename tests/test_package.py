@@ -19,6 +19,7 @@ CHAIN = ["core", "text", "corpus", "counted", "bigram", "results", "fast", "atte
 BESIDE = {  # the modules that stand beside the chain, and what they may import
     "faults": {*CHAIN[: CHAIN.index("generate") + 1]},
     "plot": set(),
+    "proofs": {"block", "gpt"},
     "widgets": {*CHAIN, "faults", "plot"},
 }
 NOT_EXPORTED = {"__init__", "__main__", "_modidx"}  # made by nbdev or by tools/derive.py
