@@ -29,8 +29,9 @@ def main() -> None:
     parts = tokenizer.encode(corpus.train), tokenizer.encode(corpus.validation)
     losses = {}
     for num_heads in 1, 2, 4, 8, 16:
-        losses[num_heads] = [loss_of(num_heads, seed, *parts) for seed in range(SEEDS)]
-        print(num_heads, losses[num_heads], flush=True)
+        name = f"{num_heads} heads" if num_heads > 1 else "1 head"
+        losses[name] = [loss_of(num_heads, seed, *parts) for seed in range(SEEDS)]
+        print(name, losses[name], flush=True)
     about = {"made by": "benchmarks/heads.py", "corpus": corpus.sha256, "steps": STEPS,
              "losses": losses}
     SHIPPED.with_name("heads.json").write_text(json.dumps(about, indent=1) + "\n")

@@ -581,8 +581,10 @@ def seed_spread(
 
     Beside the name stand the mean and the standard deviation."""
     ax = _new_axes(7.5, 1.2 + 0.5 * len(results), xlabel=f"validation {LOSS}")
-    names = [f"{name}\n{np.mean(losses):.3f} ± {np.std(losses, ddof=1):.3f}"
-             for name, losses in results.items()]
+    names = []
+    for name, losses in results.items():
+        mean, deviation = np.mean(losses), np.std(losses, ddof=1)
+        names.append(f"{name}\n{mean:.3f} ± {deviation:.3f}")
     for losses in zip(*results.values(), strict=True):
         ax.plot(losses, names, "-", color=GREY, alpha=0.4, linewidth=1)
         ax.plot(losses, names, "o", color=BLUE, alpha=0.7, markersize=6)

@@ -201,6 +201,13 @@ def test_a_control_redraws_when_a_slider_moves(model, tokenizer, name):
         assert control.picture.value == before, title
 
 
+def test_the_positions_of_the_attention_viewer_end_with_its_text():
+    sliders = CONTROLS["attention_viewer"](None, None).sliders
+    for text, last in ("To", 1), ("To be or not", 7), ("", 0):  # 8 characters at most
+        sliders["text"].value = text
+        assert sliders["position"].max == last
+
+
 def test_what_follows_works_without_a_q():
     assert widgets.what_follows(torch.full((2, 2), 0.5), "ab").picture.value
 

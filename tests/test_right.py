@@ -135,6 +135,11 @@ def test_the_probe_finds_a_leak_behind_a_layer_norm():
     assert (causality_probe(block, torch.randn(T, C)).diagonal(1) > 1e-3).all()
 
 
+def test_the_probe_cannot_change_the_only_id_that_there_is():
+    with pytest.raises(ValueError, match="two different ids"):
+        causality_probe(nn.Embedding(24, C), torch.zeros(5, dtype=torch.long))
+
+
 # the numbers that the course promises
 
 
