@@ -52,6 +52,10 @@ RIGHT = {
         ("names in another order", "for name in works}", "for name in reversed(works)}"),
     ],
     "check_to_orthogonal": [("float32", "return x\n", "return x.float()\n")],
+    "check_said_from": [
+        ("by einsum", "return scaled @ model.lm_head.weight.T",
+         "return torch.einsum('bijc,vc->bijv', scaled, model.lm_head.weight)"),
+    ],
     "check_by_chance": [
         ("Python's own generator", "group = members[torch.randperm(len(members))]",
          "group = torch.zeros_like(members)\n"
