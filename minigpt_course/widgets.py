@@ -298,7 +298,8 @@ def head_viewer(
         title = f"block {block}, head {head}"
         if increases is not None:
             title += f": without it the loss rises by {increases[block][head]:.3f}"
-        ax = plt.subplots(figsize=(7, 7))[1]  # the same size for every text: the page does not jump
+        # the same size for every text, so that the page does not jump
+        ax = plot.in_style(plt.subplots)(figsize=(7, 7))[1]
         return plot.dot_pattern(weights, text, title, ax)
     return Control(draw, text=text, block=(0, size.num_blocks - 1), head=(0, size.num_heads - 1))
 
