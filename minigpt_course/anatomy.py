@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LETTERS', 'LENGTH', 'selectivity', 'principal_components', 'cosine_similarities', 'follower_similarities', 'nearest',
-           'correlation', 'repeats', 'twice', 'second_copy', 'learn_to_copy', 'circuit_scores', 'circuits_from_weights',
-           'copying_gain']
+           'correlation', 'repeats', 'spelled', 'twice', 'second_copy', 'learn_to_copy', 'circuit_scores',
+           'circuits_from_weights', 'copying_gain']
 
 # %% ../nbs/appendix/anatomy.ipynb #anatomy-002
 import torch
@@ -88,6 +88,14 @@ def repeats(
     lengths = torch.randint(4, 17, (count, 1), generator=generator)
     letters = torch.randint(LETTERS, (count, 16), generator=generator)
     return letters.gather(1, torch.arange(33) % lengths)
+
+
+def spelled(
+    idx: Tensor,  # (count, T) ids of the copier's alphabet
+) -> str:
+    "Strings as letters and digits, one a line."
+    alphabet = "abcdefghijklmnopqrstuvwxyz012345"
+    return "\n".join("".join(alphabet[i] for i in row) for row in idx.tolist())
 
 
 def twice(

@@ -70,6 +70,7 @@ def stream_parts(
     idx: Tensor,  # (B, T) ids
 ) -> dict[str, Tensor]:  # name to (B, T, C); they sum to the residual stream
     "All that is added to the residual stream, by who adds it."
+    if model.config.output_projection: raise ValueError("take a model without output_projection")
     C, H = model.config.embed_dim, model.config.num_heads
     layers = [layer for block in model.blocks for layer in (block.attention, block.feed_forward)]
     token, *added = record(model, idx, [model.token_embedding, *layers])
@@ -77,7 +78,7 @@ def stream_parts(
     parts = {"token": token, "position": position.expand_as(token)}
     for b, (mixed, forward) in enumerate(zip(added[::2], added[1::2])):
         for h in range(H):  # each head fills its own D channels
-            parts[f"block {b}, head {h}"] = mixed * (torch.arange(C) * H // C == h)
+            parts[f"block {b}, head {h}"] = mixed * (torch.arange(C).to(mixed) * H // C == h)
         parts[f"block {b}, feed-forward"] = forward
     return parts
 

@@ -835,6 +835,26 @@ WRONG = {
         ("block 0 whatever is asked", "model.blocks[block].norm1, model.blocks]",
          "model.blocks[0].norm1, model.blocks]"),
     ],
+    "check_composition_scores": [
+        ("the heads have changed places", "scores[part, a, b]", "scores[part, b, a]"),
+        ("the first columns", "W[:, a * D : (a + 1) * D]", "W[:, :D]"),
+        ("the columns of the reading head", "W[:, a * D : (a + 1) * D]",
+         "W[:, b * D : (b + 1) * D]"),
+        ("the keys of the writing head", "writer[2, a]", "writer[1, a]"),
+        ("the same part of both", "writer[2, a]", "writer[part, a]"),
+        ("squared norms", "together.norm() / (W.norm() * values.norm())",
+         "together.square().sum() / (W.square().sum() * values.square().sum())"),
+        ("not divided", " / (W.norm() * values.norm())", ""),
+        ("only the columns that are read", "(W.norm() *", "(W[:, a * D : (a + 1) * D].norm() *"),
+        ("the spectral norm", "together.norm() / (W.norm() * values.norm())",
+         "torch.linalg.matrix_norm(together, 2) / (torch.linalg.matrix_norm(W, 2)"
+         " * torch.linalg.matrix_norm(values, 2))"),
+        ("heads in front of the parts", "unflatten(0, (3, H, D))",
+         "unflatten(0, (H, 3, D)).transpose(0, 1)"),
+        ("block 1 writes", "W, values = reader[part, b], writer[2, a]",
+         "W, values = writer[part, b], reader[2, a]"),
+        ("keys only", "return scores", "return scores[1]"),
+    ],
     # 12
     "check_run_hours": [
         ("forgets to turn seconds into hours", " / 3600", ""),

@@ -6,13 +6,14 @@
 __all__ = ['maps_to_weigh', 'same_head_entropy', 'entropy_slips', 'check_head_entropy', 'half_slips', 'entropies_on_paper',
            'walk_through', 'check_mean_head', 'changes_of_a_head', 'traces', 'as_before', 'mean_head_trial',
            'after_an_error', 'short_text', 'is_a_context', 'chance_trial', 'same_chance', 'check_by_chance',
-           'pair_of_four', 'equally_close', 'followed', 'said_slips', 'check_said_from', 'deviation_of', 'random_gpt']
+           'pair_of_four', 'equally_close', 'followed', 'said_slips', 'check_said_from', 'deviation_of', 'random_gpt',
+           'check_composition_scores', 'composition_slips']
 
 # %% ../../nbs/appendix/checks_11.ipynb #c11-003
 import contextlib
 import inspect
 import math
-from itertools import combinations
+from itertools import combinations, product
 
 import torch
 from torch import nn
@@ -443,3 +444,56 @@ def random_gpt():
     for weight in model.lm_head.weight, model.lm_head.bias, model.norm.weight, model.norm.bias:
         nn.init.normal_(weight)
     return model
+
+# %% ../../nbs/appendix/checks_11.ipynb #c11-044
+@checker
+def check_composition_scores(composition_scores):
+    "11, exercise 5: which heads of two blocks work together, from weights."
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=7, context_length=8, embed_dim=12, num_heads=3, num_blocks=2,
+                          dropout=0.0))
+    mine, (wanted, _), *slips = ask(composition_scores, model), *composition_slips(model)
+    shape = tuple(mine.shape) if isinstance(mine, torch.Tensor) else type(mine).__name__
+    expect(shape == (3, 3, 3), "two blocks of three heads should give (3, 3, 3): queries, keys and "
+           f"values, heads of block 0, heads of block 1, and you give {shape}")
+    mine = mine.detach().to(wanted.dtype)
+    for slip, words in slips: expect(not torch.allclose(mine, slip, atol=1e-4), words)
+    same(mine, wanted, f"head 0 of block 1 reads head 0 of block 0 by its keys with "
+         f"{wanted[1, 0, 0]:.4f}, and yours is {mine[1, 0, 0]:.4f}: W's columns of the writing "
+         "head, times its values, over both norms", "the scores")
+    return ("You can see from weights which heads work together: compare with a fresh model, as "
+            "its scores are not zero.")
+
+
+@torch.no_grad()
+def composition_slips(model) -> list[tuple]:
+    "What is made of the scores, and what led there; the first is right."
+    C, H = model.config.embed_dim, model.config.num_heads
+    D, parts = C // H, [block.attention.qkv.weight.unflatten(0, (3, H, -1))
+                        for block in model.blocks]
+    def scores(made=2, norm=torch.linalg.matrix_norm, whole=True, divided=True):
+        found = torch.zeros(3, H, H)
+        for part, a, b in product(range(3), range(H), range(H)):
+            W, wrote = parts[1][part, b], torch.zeros(C, C)
+            wrote[a * D : (a + 1) * D] = parts[0][made, a]
+            reads = W if whole else W[:, a * D : (a + 1) * D]
+            found[part, a, b] = norm(W @ wrote) / (norm(reads) * norm(wrote) if divided else 1)
+        return found
+    right = scores()
+    return [
+        (right, ""),
+        (right.mT, "the two heads have changed places: first the head of block 0, then that of "
+         "block 1"),
+        (right.square(), "your norms are squared: the Frobenius norm is the root of the sum of "
+         "squares"),
+        (right[[1, 0, 2]], "queries and keys have changed places: qkv has the rows of the queries "
+         "first"),
+        (scores(made=0), "what a head of block 0 writes are its values, not its queries"),
+        (scores(made=1), "what a head of block 0 writes are its values, not its keys"),
+        (scores(norm=lambda matrix: torch.linalg.matrix_norm(matrix, 2)),
+         "that is the spectral norm; the Frobenius norm is .norm()"),
+        (scores(whole=False), "the norm of W is that of all its columns: what a head could read "
+         "elsewhere counts"),
+        (scores(divided=False), "the two norms are missing below: large matrices would seem to "
+         "work together"),
+    ]
