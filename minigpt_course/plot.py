@@ -10,8 +10,8 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 
            'attention_row', 'source_diff', 'Table', 'table', 'dot_patterns', 'number_labels', 'head_labels',
            'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas', 'learning_curve', 'sampling_panel',
            'loss_panels', 'dependence_maps', 'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates',
-           'heads_grid', 'head_ablations', 'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours',
-           'gradient_sizes', 'generalization_gap', 'train_and_validation']
+           'heads_grid', 'logit_parts', 'lens_table', 'embedding_plane', 'induction_circuit', 'copying',
+           'machine_hours', 'gradient_sizes', 'generalization_gap', 'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -922,33 +922,29 @@ def heads_grid(
     The text runs to the right (keys) and downwards (queries)."""
     maps = np.asarray(maps)
     blocks, heads = maps.shape[:2]
-    axes = _new_axes(2.9 * heads, 3.1 * blocks, blocks, heads, yticks=[])
-    axes = np.reshape(axes, (blocks, heads))  # also where there is one
+    axes = np.reshape(_new_axes(2.8 * heads, 2.9 * blocks, blocks, heads), (blocks, heads))
     for (b, h), ax in np.ndenumerate(axes):
-        _attention(ax, maps[b, h], text, 18, min(8, 230 / len(text)))
-        ax.set_title(f"block {b + 1}, head {h + 1}")
-    _weight_legend(axes[0, -1], 18)
+        _attention(ax, maps[b, h], text, 36, 9)
+        ax.set_title(f"block {b}, head {h}")
+        if not h: _name_characters(ax.yaxis, text)
+    _weight_legend(axes[0, -1], 36)
     return axes
 
-# %% ../nbs/appendix/plot.ipynb #plot-101
+# %% ../nbs/appendix/plot.ipynb #plot-101b
 @in_style
-def head_ablations(
-    increases,  # (blocks, H) by how much the loss rises without each head
-    patterns: dict[str, object],  # attention pattern to (blocks, H) shares
+def logit_parts(
+    names: list[str],  # of what writes into the residual stream
+    shares,  # (parts,) what each adds to the logit
 ):
-    "What the loss rises by when a head is ablated, and which of the patterns the head shows most."
-    increases = np.asarray(increases)
-    names, shares = list(patterns), np.stack([np.asarray(share) for share in patterns.values()])
-    ax = _new_axes(9, 0.34 * increases.size + 1.2,
-                  xlim=(min(0, increases.min()), 1.3 * increases.max()),
-                  xlabel="increase of the loss without this head (nats per character)",
-                  title="Ablation of each head, and its strongest attention pattern")
-    for (b, h), increase in np.ndenumerate(increases):
-        head, best = f"block {b + 1}, head {h + 1}", shares[:, b, h].argmax()
-        ax.barh(head, increase, 0.7, color=(BLUE, ORANGE)[b % 2])
-        ax.text(max(increase, 0), head, f"  {names[best]}: {shares[best, b, h]:.0%}", va="center",
-                fontsize=8)
+    "How much each part of a model writes into the logit of the next character."
+    ax = _new_axes(8, 0.27 * len(names) + 0.9,
+                   xlabel="written into the logit of the next character")
+    colors = [ORANGE if "feed" in name else BLUE for name in names]
+    bars = ax.barh(names, np.asarray(shares), color=colors)
+    ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
+    ax.axvline(0, color=GREY, linewidth=0.8)
     ax.invert_yaxis()
+    ax.margins(x=0.1)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-104
@@ -961,40 +957,19 @@ def lens_table(
 ):
     "What the model would predict after each block, character by character; framed where right."
     depths = len(predicted)
-    ax = _new_axes(0.26 * len(text) + 1.6, 0.36 * depths + 1.3,
-                  xlabel="the character read; in the column above, what is expected next",
-                  title="The logit lens: framed where it is right, dark where it is sure")
-    ax.imshow(np.asarray(probs), cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+    ax = _new_axes(0.34 * len(text) + 2.4, 0.4 * depths + 1.3, xlabel="the character read")
+    image = ax.imshow(np.asarray(probs), cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+    ax.figure.colorbar(image, label="probability", boundaries=np.linspace(0, 1), ticks=[0, 0.5, 1])
     for y, row in enumerate(predicted):
-        _write_characters(ax, "".join(row), y)
+        _write_characters(ax, "".join(row), y, 11)
         right = [x for x, char in enumerate(row) if char == targets[x]]
-        ax.plot(right, [y] * len(right), "s", color=GREEN, markersize=16, fillstyle="none")
-    _name_characters(ax.xaxis, text, 10)
-    ax.set_yticks(range(depths), ["at the start", *(f"after block {b}" for b in range(1, depths))])
+        ax.plot(right, [y] * len(right), "s", color=GREEN, markersize=19, fillstyle="none",
+                markeredgewidth=1.6)
+    _name_characters(ax.xaxis, text, 11)
+    after = [f"after block {b}" for b in range(depths - 1)]
+    ax.set_yticks(range(depths), ["before block 0", *after])
     ax.tick_params(length=0)
-    return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-107
-@in_style
-def neuron_texts(
-    places: dict[str, list[tuple]],  # neuron to (text, activation by character)
-):
-    """Pieces of text as single neurons see them: the darker, the higher the activation.
-
-    The last character of each is where it was highest."""
-    rows = sum(len(pieces) for pieces in places.values())
-    ax, y, longest = _new_axes(11, 0.24 * rows + 0.4 * len(places)), 0.0, 0
-    for name, pieces in places.items():
-        ax.text(-1, y, name, ha="right", va="center", fontsize=9)
-        for text, activations in pieces:
-            shares = np.array([activations]) / max(*activations, 1e-9)
-            ax.imshow(shares, ListedColormap([ORANGE]), alpha=0.85 * shares, aspect="auto",
-                      extent=(-0.5, len(text) - 0.5, y + 0.5, y - 0.5))
-            _write_characters(ax, text, y, 8)
-            y, longest = y + 1, max(longest, len(text))
-        y += 1.3
-    ax.set(xlim=(-22, longest), ylim=(y - 1.3, -1))
-    ax.axis("off")
+    ax.set_title("the likeliest next character at each depth, framed where it is right")
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-111
@@ -1006,39 +981,101 @@ def embedding_plane(
     """Where the characters lie in each embedding.
 
     Colours and weights tell capitals, small letters, digits and the rest apart."""
-    _, axes = plt.subplots(1, len(places), figsize=(6 * len(places), 5), squeeze=False)
+    _, axes = plt.subplots(1, len(places), figsize=(5.5 * len(places), 5.5), squeeze=False)
+    looks = {"capital": (BLUE, str.isupper), "small letter": (SKY, str.islower),
+             "digit": (RED, str.isdigit), "other": (GREY, str)}
     for ax, (name, points) in zip(axes[0], places.items()):
-        points = np.asarray(points)
+        points = _apart(np.asarray(points))
         for char, (x, y) in zip(chars, points):
-            color = GREY
-            if char.isdigit(): color = RED
-            if char.isupper(): color = BLUE
-            if char.islower(): color = SKY
-            weight = "bold" if color in (RED, BLUE) else "normal"
-            ax.text(x, y, visible(char), color=color, weight=weight, **CENTER, fontsize=11)
+            color = next(color for color, belongs in looks.values() if belongs(char))
+            ax.text(x, y, visible(char), color=color, weight="bold", **CENTER, fontsize=10)
         ax.update_datalim(points)
-        ax.margins(0.1)
+        ax.margins(0.06)
         ax.set(title=name, xlabel="first principal component", ylabel="second principal component")
+    for kind, (color, _) in looks.items(): axes[0, 0].scatter([], [], color=color, label=kind)
+    axes[0, 0].legend()
     return axes
+
+
+def _apart(points, least: float = 0.035, rounds: int = 100):
+    "Points that would lie on each other, moved apart until each can be read."
+    low, size = points.min(0), np.ptp(points, axis=0)
+    places = (points - low) / size
+    for _ in range(rounds):
+        gaps = places[:, None] - places
+        distance = np.hypot(*gaps.transpose(2, 0, 1)) + np.eye(len(places))
+        push = np.clip(least - distance, 0, None) / distance / 4
+        places = places + (gaps * push[..., None]).sum(1)
+    return low + places * size
 
 # %% ../nbs/appendix/plot.ipynb #plot-114
 @in_style
+def induction_circuit(
+    text: str = "xqmrx",  # the last character stood before, at position 0
+):
+    "What two heads in two blocks write so that a text goes on as it went on before."
+    last, next_char = len(text) - 1, text[1]
+    ax = _new_axes(11, 4.9, xlim=(-1.75, last + 1), ylim=(-0.8, 4))
+    def box(x, y, words, face="white", edge=GREY):
+        frame = {"boxstyle": "round,pad=0.4", "facecolor": face, "edgecolor": edge}
+        ax.text(x, y, words, bbox=frame, **CENTER, fontsize=10)
+    def arrow(start, end, color, **look):
+        look = {"arrowstyle": "-|>", "color": color, "linewidth": 1.4, "shrinkA": 14,
+                "shrinkB": 16} | look
+        ax.annotate("", end, start, arrowprops=look)
+    for x, char in enumerate(text):
+        marked = x in (1, last)
+        arrow((x, 0), (x, 1.7), GREY, linewidth=0.8)
+        if x: arrow((x - 1, 0), (x, 1.7), BLUE, linewidth=3 if x == 1 else 0.8)
+        box(x, 0, f"I am {char}")
+        words = f"I am {char}" + f"\nbefore me: {text[x - 1]}" * (x > 0)
+        box(x, 1.7, words, "#b2d5e8" if x == 1 else "white", BLUE if marked else GREY)
+        ax.text(x, -0.55, f"position {x}", **CENTER, color=GREY)
+    arrow((last, 1.7), (last, 3.6), GREY, linewidth=0.8)
+    arrow((1.28, 1.87), (last - 0.25, 3.52), RED, linewidth=3, shrinkA=4)
+    box(last, 3.6, f"next: {next_char}", "#f3cdb2", RED)
+    _circuit_words(ax, text)
+    ax.axis("off")
+    return ax
+
+
+def _circuit_words(ax, text: str) -> None:
+    "What the two heads of `induction_circuit` say."
+    last, char, next_char = len(text) - 1, text[-1], text[1]
+    for x, y, words, color in [
+        (-0.1, 0.85, f"block 0, the previous-token\nhead, writes “before me: {char}”", BLUE),
+        (0.95, 2.5, f"key: “before me: {char}”\nvalue: “{next_char}”", RED),
+        (last + 0.08, 2.65, f"query:\n“who has {char}\nbefore it?”", RED),
+        (2.15, 3.4, f"block 1, the induction head,\nfinds position 1: “next: {next_char}”", RED),
+    ]:
+        side = "left" if x > last else "right" if color == BLUE else "center"
+        ax.text(x, y, words, ha=side, va="center", color=color, fontsize=10)
+    for y, words in (0, "embeddings"), (1.7, "after block 0"), (3.6, "after block 1"):
+        ax.text(-1.75, y, words, color=GREY, fontsize=10, va="center")
+
+# %% ../nbs/appendix/plot.ipynb #plot-117b
+@in_style
 def copying(
-    courses: dict[int, list[tuple[int, float, float]]],  # blocks to (step, loss on each copy)
+    runs: dict[int, list],  # blocks to runs: a run is points (step, loss, and two scores)
     chance: float,  # the loss of pure guessing
 ):
-    "How models of several depths learn to copy: solid the second copy, dashed the first."
-    ax = _new_axes(8, 3.6, xlabel="step", ylabel=LOSS,
-                  title="Copying a random string (dashed: the first copy, which nobody can know)")
-    for (blocks, course), color, mark in zip(courses.items(), (ORANGE, BLUE, GREEN), "os^"):
-        steps, first, second = zip(*course)
-        label = f"{blocks} block{'s' * (blocks > 1)}, second copy"
-        ax.plot(steps, second, mark + "-", color=color, label=label)
-        ax.plot(steps, first, "--", color=color, linewidth=0.9)
-    _baselines(ax, {"chance": chance})
-    ax.set(ylim=(0, None))
-    ax.legend()
-    return ax
+    """How models of one and of several blocks learn to copy, a line a run, and below it when the
+    two heads appear in the first run of the deepest."""
+    figure, axes = plt.subplots(2, 1, figsize=(8, 5.2), sharex=True)
+    for (blocks, courses), color, style in zip(runs.items(), (ORANGE, BLUE), ("--", "-")):
+        for i, course in enumerate(courses):
+            steps, losses, *scores = zip(*course)
+            name = f"{blocks} block{'s' * (blocks > 1)}" if not i else None
+            axes[0].plot(steps, losses, style, color=color, linewidth=1.2, label=name)
+            if not i: first = steps, scores
+    _baselines(axes[0], {"guessing": chance})
+    for name, score, color, style in zip(("previous-token", "induction"), first[1], (GREEN, RED),
+                                         ("--", "-")):
+        axes[1].plot(first[0], score, style, color=color, label=f"best {name} head")
+    axes[0].set(ylabel="loss on the second copy\n(nats per character)", ylim=(0, None))
+    axes[1].set(ylabel="share of its weight", xlabel="step", ylim=(0, 1))
+    for ax in axes: ax.legend()
+    return axes
 
 # %% ../nbs/appendix/plot.ipynb #plot-117
 @in_style

@@ -281,16 +281,18 @@ def head_viewer(
     text: str,  # what to begin with
     increases=None,  # (blocks, H) by how much the loss rises without each head
 ) -> Control:
-    "One head on your own sentence."
+    "One head on your own sentence; blocks and heads are counted from 0."
     size = model.config
-    def draw(text, block=1, head=1):
+    def draw(text, block=0, head=0):
         text = text[: size.context_length] or " "
-        weights = attention_maps(model, tokenizer.encode(text)[None])[0, block - 1, head - 1]
+        weights = attention_maps(model, tokenizer.encode(text)[None])[0, block, head]
         title = f"block {block}, head {head}"
         if increases is not None:
-            title += f": without it the loss rises by {increases[block - 1][head - 1]:.3f}"
-        return plot.dot_pattern(weights, text, title)
-    return Control(draw, text=text, block=(1, size.num_blocks), head=(1, size.num_heads))
+            title += f": without it the loss rises by {increases[block][head]:.3f}"
+        # the same size for every text, so that the page does not jump
+        ax = plot.in_style(plt.subplots)(figsize=(7, 7))[1]
+        return plot.dot_pattern(weights, text, title, ax)
+    return Control(draw, text=text, block=(0, size.num_blocks - 1), head=(0, size.num_heads - 1))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-051
 def run_planner(

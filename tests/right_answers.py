@@ -70,6 +70,14 @@ RIGHT = {
         ("names in another order", "for name in works}", "for name in reversed(works)}"),
     ],
     "check_to_orthogonal": [("float32", "return x\n", "return x.float()\n")],
+    "check_said_from": [
+        ("by einsum", "return scaled @ model.lm_head.weight.T",
+         "return torch.einsum('bijc,vc->bijv', scaled, model.lm_head.weight)"),
+    ],
+    "check_composition_scores": [
+        ("the whole W_OV", "together = W[:, a * D : (a + 1) * D] @ values",
+         "together = W @ torch.nn.functional.pad(values, (0, 0, a * D, (H - 1 - a) * D))"),
+    ],
     "check_by_chance": [
         ("Python's own generator", "group = members[torch.randperm(len(members))]",
          "group = torch.zeros_like(members)\n"

@@ -1,7 +1,6 @@
 "The tools of notebooks 09 to 11: they measure what they say and leave everything as it was."
 import copy
 import dataclasses
-import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,8 +8,10 @@ import torch
 
 from conftest import assert_same_end, small_corpus, small_gpt
 from minigpt_course.devices import Compute
+from minigpt_course.anatomy import copying_gain, selectivity
 from minigpt_course.inside import (
-    ablated_head, attention_maps, induction_losses, logit_lens, neuron_activations,
+    ablated_head, attention_maps, diagonal_score, logit_attribution, logit_lens, record,
+    stream_parts,
 )
 from minigpt_course.optimizers import make_optimizer, orthogonalize
 from minigpt_course.speed import VARIANTS, product_intensity, training_variant
@@ -189,27 +190,69 @@ def test_the_lens_ends_with_the_model(model):
     assert torch.equal(logit_lens(model, idx)[-1], model(idx))
 
 
-def test_neurons_are_what_the_layer_adds(model):
-    idx, seen = torch.randint(24, (2, 16)), []
-    def look(layer, given, out): seen.append(given[0])
-    for block in model.blocks: block.feed_forward.down_proj.register_forward_hook(look)
-    said = neuron_activations(model, idx)
-    seen.clear()
-    model(idx)
-    assert torch.equal(said, torch.stack(seen))
+def hooks_of(model) -> int:
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
 
 
-def test_a_head_that_was_taken_away_comes_back_even_after_an_error(model):
+def test_a_record_is_what_the_parts_give_and_leaves_no_hook(model):
+    idx = torch.randint(24, (2, 16))
+    streams = record(model, idx, [model.dropout, *model.blocks])
+    assert torch.equal(streams[0], model.embed(idx))
+    assert torch.equal(streams[-1], model.blocks(model.embed(idx)))
+    assert hooks_of(model) == 0
+    with pytest.raises(ValueError): record(model, idx + 24, [model.blocks])
+    assert hooks_of(model) == 0
+
+
+def test_a_diagonal_is_scored_by_its_mean():
+    maps = torch.zeros(3, 1, 2, 8, 8)
+    maps[:, 0, 0].diagonal(-1, -2, -1).fill_(1)
+    maps[:, 0, 1].diagonal(1 - 4, -2, -1).fill_(0.5)
+    assert torch.equal(diagonal_score(maps, -1), torch.tensor([[1.0, 0.0]]))
+    assert torch.equal(diagonal_score(maps, 1 - 4), torch.tensor([[0.0, 0.5]]))
+
+
+def test_all_parts_are_the_stream_and_all_shares_the_logits(model):
+    idx = torch.randint(24, (2, 16))
+    parts, shares = stream_parts(model, idx), logit_attribution(model, idx)
+    stream, = record(model, idx, [model.blocks])
+    assert len(parts) == 2 + 2 * (2 + 1) and [*shares] == [*parts, "constant"]
+    assert torch.allclose(sum(parts.values()), stream, atol=1e-5)
+    assert torch.allclose(sum(shares.values()), model(idx), atol=1e-5)
+
+
+def test_zeros_for_a_head_are_what_the_parts_say(model):
+    idx = torch.randint(24, (2, 16))
+    whole, part = record(model, idx, [model.blocks[0].attention])[0], stream_parts(model, idx)
+    with ablated_head(model, 0, 1): without, = record(model, idx, [model.blocks[0].attention])
+    assert torch.allclose(whole - without, part["block 0, head 1"], atol=1e-6)
+
+
+def test_a_head_that_was_replaced_comes_back_even_after_an_error(model):
     idx, kept = torch.randint(24, (2, 16)), copy.deepcopy(model.state_dict())
     whole = model(idx)
     with pytest.raises(ZeroDivisionError):
-        with ablated_head(model, 1, 0):
+        with ablated_head(model, 1, 0, torch.ones(model.config.embed_dim // 2)):
             assert not torch.allclose(model(idx), whole)
             raise ZeroDivisionError
-    assert same_weights(model, kept)
+    assert same_weights(model, kept) and hooks_of(model) == 0
+    assert torch.equal(model(idx), whole)
 
 
-def test_two_copies_must_fit(model):
-    complaint = "two copies of 9 characters do not fit into context_length=16: make length smaller"
-    with pytest.raises(ValueError, match=complaint): induction_losses(model, torch.arange(24), 9)
-    assert all(math.isfinite(loss) for loss in induction_losses(model, torch.arange(24), 8))
+def test_a_neuron_of_one_character_is_found(model):
+    layer = model.blocks[1].feed_forward.up_proj
+    def only_at_7(module, inputs, output):
+        output[..., 3] = -1
+        output[..., 3][idx == 7] = 2
+        return output
+    idx = torch.arange(24).repeat(60, 1)[:, :16]
+    with layer.register_forward_hook(only_at_7): share, preferred = selectivity(model, idx)
+    assert share[1, 3] == 1 and preferred[1, 3] == 7 and share.max() == 1
+
+
+def test_a_model_that_reads_one_character_gains_nothing_from_a_copy(model):
+    with torch.no_grad(): model.blocks.apply(
+        lambda part: part.weight.zero_() if isinstance(part, torch.nn.Linear) else None)
+    model.position_embedding.weight.data.zero_()
+    gain, error, score = copying_gain(model.eval(), torch.randint(24, (300,)), count=30)
+    assert abs(gain) < 1e-5 and error < 1e-5 and 0 < score < 0.5

@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "minigpt_course"
 # each module may import those before it
-CHAIN = ["core", "text", "corpus", "counted", "bigram", "results", "fast", "attention", "multihead",
-         "block", "gpt", "optimizers", "devices", "runs", "train", "cache", "generate", "probes",
-         "diagnose", "speed", "inside", "gpt2", "saved", "pages", "share",
-         "reference", "scale", "cli"]
+CHAIN = """
+core text corpus counted bigram results fast attention multihead block gpt optimizers devices runs
+train cache generate probes diagnose speed inside anatomy gpt2 saved pages share reference scale cli
+""".split()
 BESIDE = {  # the modules that stand beside the chain, and what they may import
     "faults": {*CHAIN[: CHAIN.index("generate") + 1]},
     "plot": set(),

@@ -6,14 +6,14 @@
 __all__ = ['maps_to_weigh', 'same_head_entropy', 'entropy_slips', 'check_head_entropy', 'half_slips', 'entropies_on_paper',
            'walk_through', 'check_mean_head', 'changes_of_a_head', 'traces', 'as_before', 'mean_head_trial',
            'after_an_error', 'short_text', 'is_a_context', 'chance_trial', 'same_chance', 'check_by_chance',
-           'pair_of_four', 'equally_close', 'added_to_stream', 'same_constant', 'deviation_of', 'share_slips',
-           'check_who_said', 'speaks_for_the_right', 'in_order', 'right_shares', 'is_seven_shares', 'random_gpt']
+           'pair_of_four', 'equally_close', 'followed', 'said_slips', 'check_said_from', 'deviation_of', 'random_gpt',
+           'check_composition_scores', 'composition_slips']
 
 # %% ../../nbs/appendix/checks_11.ipynb #c11-003
 import contextlib
 import inspect
 import math
-from itertools import combinations
+from itertools import combinations, product
 
 import torch
 from torch import nn
@@ -299,7 +299,7 @@ def same_chance(
 # %% ../../nbs/appendix/checks_11.ipynb #c11-024
 @checker
 def check_by_chance(by_chance):
-    "11, exercise 3: a permutation test."
+    "11, exercise 4: a permutation test."
     torch.manual_seed(0)
     group, both = [1, 6, 7, 12, 18, 21, 22, 28], torch.zeros(30, 30)
     both[torch.tensor(group)[:, None], group] = 1
@@ -349,136 +349,92 @@ def equally_close(by_chance, group) -> None:
            + why.get(alike, "every random group has as many characters as the real one, and none "
                      "of them twice"))
 
-# %% ../../nbs/appendix/checks_11.ipynb #c11-028
-def added_to_stream(
+# %% ../../nbs/appendix/checks_11.ipynb #c11-041
+@torch.no_grad()
+def followed(
     model: nn.Module,  # a GPT in evaluation mode
     idx: torch.Tensor,  # (B, T) ids
-) -> torch.Tensor:  # (2 blocks + 2, B, T, C)
-    "Token, position, and what each layer adds, overheard."
-    token, heard = model.token_embedding(idx), []
-    layers = [layer for block in model.blocks for layer in (block.attention, block.feed_forward)]
-    hooks = [layer.register_forward_hook(lambda layer, inputs, output: heard.append(output))
-             for layer in layers]
-    model(idx)
-    for hook in hooks: hook.remove()
-    return torch.stack([token, model.position_embedding.weight[: idx.shape[1]].expand_as(token),
-                        *heard])
+    block: int,
+    head: int,
+) -> tuple:  # (B, T, T) weights, (B, T, D) values, (B, T, C) the stream that the last norm reads
+    "What one head's share of the logits is made of."
+    x = model.embed(idx)
+    for layer in model.blocks[:block]: x = layer(x)
+    layer = model.blocks[block]
+    query, key, value = layer.attention.split_heads(layer.norm1(x))
+    weights = attention_weights(query, key)
+    return weights[:, head], value[:, head], model.blocks(model.embed(idx))
 
-# %% ../../nbs/appendix/checks_11.ipynb #c11-029
-def same_constant(
-    mine: torch.Tensor,  # (B, T, V)
-    norm: nn.LayerNorm,
-    head: nn.Linear,
-    deviation: torch.Tensor,  # (B, T, 1) of the stream
-) -> None:
-    "Whether what stands in the last place is not one of the usual slips; raises `Wrong`."
-    constant = head(norm.bias)
-    divided = "the shift comes after the division, so the constant is not divided"
-    for slip, words in [
-        (constant / deviation, divided),
-        (head(norm.bias / deviation), divided),
-        (head.bias, "the norm's shift, norm.bias, is missing: it passes through the head as well"),
-        (constant - head.bias, "the head's own bias is missing"),
-        (0 * constant, "it is 0: norm.bias through the head, and the head's bias, belong there"),
-    ]:
-        expect(not torch.allclose(mine, slip.expand_as(mine), atol=1e-4),
-               f"the last share should be the constant: {words}")
+# %% ../../nbs/appendix/checks_11.ipynb #c11-042
+@torch.no_grad()
+def said_slips(model, idx, block, head) -> list[tuple]:
+    "What is made of a head's share by position, and what led there; the first is right."
+    weights, value, stream = followed(model, idx, block, head)
+    norm, lm_head, D = model.norm, model.lm_head, value.shape[-1]
+    sigma = deviation_of(stream, norm.eps)  # (B, T, 1)
+    def fetched(vectors, first=head * D):  # (B, T, T, D) in the channels from the first on
+        return F.pad(vectors, (first, stream.shape[-1] - D - first))
+    def centred(parts): return parts - parts.mean(-1, keepdim=True)
+    def logits(parts, sigma): return parts / sigma * norm.weight @ lm_head.weight.T
+    right, here = fetched(weights[..., None] * value[:, None]), sigma[:, :, None]
+    def written(parts): return logits(centred(parts), here)
+    return [
+        (written(right), ""),
+        (written(right) + lm_head.bias, "each share brings lm_head's bias with it: multiply by "
+         "lm_head.weight.T alone"),
+        (written(fetched(weights[..., None] * value[:, :, None])), "the value must be that of the "
+         "position looked at, j, and yours is that of the position that looks, i: value[:, None]"),
+        (written(fetched(weights.mT[..., None] * value[:, :, None])), "i and j have changed "
+         "places: the first T is the position that is written to"),
+        (written(fetched(value[:, None].expand_as(weights[..., None] * value[:, None]))), "the "
+         "attention weights are missing: position i takes weight times value from j"),
+        (written(fetched(weights[..., None] * value[:, None], 0)), f"head {head} writes into its "
+         f"own channels, from {head * D} on, and yours stand in the first ones"),
+        (logits(right, here), "the norm takes out the mean over C, and your parts still have "
+         "theirs"),
+        (logits(centred(right), sigma[:, None]), "you divided by the sigma of the position looked "
+         "at: the norm stands at the position that is written to, so sigma[:, :, None]"),
+        (logits(centred(right), deviation_of(stream, norm.eps, 1)[:, :, None]),
+         "you divided by C - 1 in the variance, where a LayerNorm divides by C"),
+        (centred(right) / here @ lm_head.weight.T,
+         "the norm's scale is missing: norm.weight"),
+        (lm_head(norm(right)), "you gave each part to the norm by itself: divide by the sigma of "
+         "the whole stream, and leave shift and bias to the constant"),
+        (norm(right) @ lm_head.weight.T, "you gave each part to the norm by itself: divide by the "
+         "sigma of the whole stream, and leave the shift to the constant"),
+        (right @ lm_head.weight.T, "the last norm is missing: it stands before lm_head"),
+    ]
+
+# %% ../../nbs/appendix/checks_11.ipynb #c11-032
+@checker
+def check_said_from(said_from):
+    "11, exercise 3: direct logit attribution of one head, by the position it comes from."
+    torch.manual_seed(0)
+    model = random_gpt()
+    idx, model.norm.eps = torch.randint(7, (3, 5)), 0.1
+    for block, head in (1, 1), (0, 1), (1, 0):
+        mine = ask(said_from, model, idx, block, head)
+        shape = tuple(mine.shape) if isinstance(mine, torch.Tensor) else type(mine).__name__
+        expect(shape == (3, 5, 5, 7),
+               "of 3 sequences of 5 and 7 characters a (3, 5, 5, 7) tensor should come out, and it "
+               f"is {shape}: "
+               "keep the position that is written to, and the one that is looked at, apart")
+        mine = mine.to(model.lm_head.weight.dtype)
+        (wanted, _), *slips = said_slips(model, idx, block, head)
+        if torch.allclose(mine, wanted, atol=1e-4): continue
+        for slip, words in slips: expect(not torch.allclose(mine, slip, atol=1e-4), words)
+        same(mine.sum(2), wanted.sum(2), "summed over j your shares are not what "
+             f"logit_attribution gives for head {head} of block {block}: centre over C, divide by "
+             "the stream's sigma, scale, and take lm_head's weights", "the sum over j")
+        same(mine, wanted, "they sum to the head's share, but are divided wrongly among the "
+             "positions: weight [i, j] times the value of j", "the shares")
+    return ("Summed over the positions your shares are the head's: you have followed a logit back "
+            "to the characters that it came from.")
 
 # %% ../../nbs/appendix/checks_11.ipynb #c11-030
 def deviation_of(x: torch.Tensor, eps: float, correction: int = 0) -> torch.Tensor:
     "The number that a LayerNorm divides by."
     return (x.var(-1, correction=correction, keepdim=True) + eps).sqrt()
-
-# %% ../../nbs/appendix/checks_11.ipynb #c11-031
-def share_slips(
-    parts: torch.Tensor,  # (2 blocks + 2, B, T, C) what was added to the stream
-    norm: nn.LayerNorm,
-) -> list[tuple]:  # what would be given to the head, and what led there
-    "What is made of the parts of a stream by those who nearly share it out."
-    stream, centred, eps = parts.sum(0), parts - parts.mean(-1, keepdim=True), norm.eps
-    return [
-        (centred / deviation_of(parts, eps) * norm.weight, "you gave each part to the norm by "
-         "itself, so each was divided by its own deviation: divide all by that of the whole "
-         "stream"),
-        (norm(parts), "you gave each part to the norm by itself: divide all by the deviation of "
-         "the whole stream, and leave the shift for the constant"),
-        (parts / deviation_of(stream, eps) * norm.weight, "the norm takes out the mean, and your "
-         "parts still have theirs: subtract from each its own mean over C"),
-        (centred / deviation_of(stream, eps, 1) * norm.weight,
-         "you divided by C - 1 in the variance, where a LayerNorm divides by C"),
-        (centred / deviation_of(stream, eps), "the norm's scale is missing: norm.weight"),
-        (parts, "you gave the parts to the head as they are: the norm comes first"),
-        (torch.cat([centred[:2], centred.cumsum(0)[2:]]) / deviation_of(stream, eps) * norm.weight,
-         "you kept the stream, which holds all before it: keep what each layer adds"),
-    ]
-
-# %% ../../nbs/appendix/checks_11.ipynb #c11-032
-@checker
-def check_who_said(who_said):
-    "11, exercise 4: direct logit attribution."
-    torch.manual_seed(0)
-    model = random_gpt()
-    idx, norm, head, model.norm.eps = torch.randint(7, (3, 5)), model.norm, model.lm_head, 0.1
-    parts, logits, mine = added_to_stream(model, idx), model(idx), ask(who_said, model, idx)
-    divisor = deviation_of(parts.sum(0), norm.eps)
-    centred = parts - parts.mean(-1, keepdim=True)
-    constant = head(norm.bias)
-    is_seven_shares(mine)
-    mine = mine.to(logits.dtype)
-    right = right_shares(parts, norm, mine, head, centred, divisor)
-    shares = torch.cat([right, constant.expand_as(logits)[None]])
-    names = ["token", "position", "attention 1", "feed-forward 1", "attention 2", "feed-forward 2",
-             "constant"]
-    in_order(names, mine, shares)
-    same_constant(mine[6], norm, head, divisor)
-    speaks_for_the_right(names, mine, shares)
-    same(mine, shares, "each share speaks for the right characters, but they are off by up to "
-         f"{(mine - shares).abs().max():.2f}: divide by the deviation of the stream after the last "
-         "block, the root of (variance + norm.eps)", "the shares")
-    return ("Your seven shares sum to the logits to within "
-            f"{(mine.sum(0) - logits).abs().max():.0e}: nothing that the model said is left over.")
-
-# %% ../../nbs/appendix/checks_11.ipynb #c11-033
-def speaks_for_the_right(names, mine, shares) -> None:
-    "Whether each share, whatever its length, has the right direction; raises `Wrong`."
-    for k, name in enumerate(names):
-        why = ("centre over C, and divide by the stream's deviation over C at that position"
-               if k < 2 else "what a layer adds depends on the stream as it is when the layer "
-               "reads it, through its own norm, and attention adds before feed-forward reads")
-        same(F.normalize(mine[k], dim=-1), F.normalize(shares[k], dim=-1),
-             f"share {k}, {name}, does not speak for the right characters: {why}", f"share {k}",
-             1e-3)
-
-# %% ../../nbs/appendix/checks_11.ipynb #c11-034
-def in_order(names, mine, shares) -> None:
-    "Whether the shares stand in the right order; raises `Wrong`."
-    for k, name in enumerate(names):
-        there = next((other
-                      for j, other in enumerate(names)
-                      if j != k and torch.allclose(mine[k], shares[j], atol=1e-4)), None)
-        expect(there is None,
-               f"share {k} should be {name}, and is {there}: the order is {', '.join(names)}")
-
-# %% ../../nbs/appendix/checks_11.ipynb #c11-035
-def right_shares(parts, norm, mine, head, centred, divisor):
-    "The shares of all but the constant; raises `Wrong` for a usual slip."
-    for slip, words in share_slips(parts, norm):
-        expect(not any(torch.allclose(mine[:6], slip @ head.weight.T + bias, atol=1e-4)
-                       for bias in (0 * head.bias, head.bias)), words)
-    right = centred / divisor * norm.weight @ head.weight.T
-    expect(not torch.allclose(mine[:6], right + head.bias, atol=1e-4),
-           "each share brings lm_head's bias with it: multiply by lm_head.weight.T alone, the bias "
-           "belongs to the constant")
-    return right
-
-# %% ../../nbs/appendix/checks_11.ipynb #c11-036
-def is_seven_shares(mine) -> None:
-    "Whether there are seven shares of each logit; raises `Wrong`."
-    expect(isinstance(mine, torch.Tensor) and mine.shape == (7, 3, 5, 7),
-           "of 2 blocks, 3 windows of 5 and 7 characters a (7, 3, 5, 7) tensor should come out, "
-           "and it is "
-           f"{tuple(mine.shape) if isinstance(mine, torch.Tensor) else type(mine).__name__}: "
-           "token, position, two for each block, and the constant")
 
 # %% ../../nbs/appendix/checks_11.ipynb #c11-037
 def random_gpt():
@@ -488,3 +444,56 @@ def random_gpt():
     for weight in model.lm_head.weight, model.lm_head.bias, model.norm.weight, model.norm.bias:
         nn.init.normal_(weight)
     return model
+
+# %% ../../nbs/appendix/checks_11.ipynb #c11-044
+@checker
+def check_composition_scores(composition_scores):
+    "11, exercise 5: which heads of two blocks work together, from weights."
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=7, context_length=8, embed_dim=12, num_heads=3, num_blocks=2,
+                          dropout=0.0))
+    mine, (wanted, _), *slips = ask(composition_scores, model), *composition_slips(model)
+    shape = tuple(mine.shape) if isinstance(mine, torch.Tensor) else type(mine).__name__
+    expect(shape == (3, 3, 3), "two blocks of three heads should give (3, 3, 3): queries, keys and "
+           f"values, heads of block 0, heads of block 1, and you give {shape}")
+    mine = mine.detach().to(wanted.dtype)
+    for slip, words in slips: expect(not torch.allclose(mine, slip, atol=1e-4), words)
+    same(mine, wanted, f"head 0 of block 1 reads head 0 of block 0 by its keys with "
+         f"{wanted[1, 0, 0]:.4f}, and yours is {mine[1, 0, 0]:.4f}: W's columns of the writing "
+         "head, times its values, over both norms", "the scores")
+    return ("You can see from weights which heads work together: compare with a fresh model, as "
+            "its scores are not zero.")
+
+
+@torch.no_grad()
+def composition_slips(model) -> list[tuple]:
+    "What is made of the scores, and what led there; the first is right."
+    C, H = model.config.embed_dim, model.config.num_heads
+    D, parts = C // H, [block.attention.qkv.weight.unflatten(0, (3, H, -1))
+                        for block in model.blocks]
+    def scores(made=2, norm=torch.linalg.matrix_norm, whole=True, divided=True):
+        found = torch.zeros(3, H, H)
+        for part, a, b in product(range(3), range(H), range(H)):
+            W, wrote = parts[1][part, b], torch.zeros(C, C)
+            wrote[a * D : (a + 1) * D] = parts[0][made, a]
+            reads = W if whole else W[:, a * D : (a + 1) * D]
+            found[part, a, b] = norm(W @ wrote) / (norm(reads) * norm(wrote) if divided else 1)
+        return found
+    right = scores()
+    return [
+        (right, ""),
+        (right.mT, "the two heads have changed places: first the head of block 0, then that of "
+         "block 1"),
+        (right.square(), "your norms are squared: the Frobenius norm is the root of the sum of "
+         "squares"),
+        (right[[1, 0, 2]], "queries and keys have changed places: qkv has the rows of the queries "
+         "first"),
+        (scores(made=0), "what a head of block 0 writes are its values, not its queries"),
+        (scores(made=1), "what a head of block 0 writes are its values, not its keys"),
+        (scores(norm=lambda matrix: torch.linalg.matrix_norm(matrix, 2)),
+         "that is the spectral norm; the Frobenius norm is .norm()"),
+        (scores(whole=False), "the norm of W is that of all its columns: what a head could read "
+         "elsewhere counts"),
+        (scores(divided=False), "the two norms are missing below: large matrices would seem to "
+         "work together"),
+    ]
