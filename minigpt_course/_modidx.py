@@ -401,6 +401,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                           'minigpt_course/checks/ch12.py'),
                                             'minigpt_course.checks.ch12.weights_after': ( 'appendix/checks_12.html#weights_after',
                                                                                           'minigpt_course/checks/ch12.py'),
+                                            'minigpt_course.checks.ch12.weights_of_one': ( 'appendix/checks_12.html#weights_of_one',
+                                                                                           'minigpt_course/checks/ch12.py'),
                                             'minigpt_course.checks.ch12.wrong_factor': ( 'appendix/checks_12.html#wrong_factor',
                                                                                          'minigpt_course/checks/ch12.py')},
             'minigpt_course.checks.ch13': { 'minigpt_course.checks.ch13.all_in_one_sentence': ( 'appendix/checks_13.html#all_in_one_sentence',
