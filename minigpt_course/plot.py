@@ -824,7 +824,7 @@ def run_times(
                    ylim=(len(seconds) - 0.5, -0.5))
     for y, time in enumerate(seconds.values()):
         ax.plot([max(time / 2, low), min(2 * time, high)], [y, y], color=BLUE, alpha=0.3,
-                linewidth=8, solid_capstyle="butt")
+                linewidth=8, linestyle="-", solid_capstyle="butt")
         ax.plot(min(max(time, low), high), y, "|", color=BLUE, markersize=14, markeredgewidth=3,
                 clip_on=False)
         ax.text(3e10, y, duration(time), va="center")
