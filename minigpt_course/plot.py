@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 'STYLE', 'CENTER', 'NOTE', 'DOTTED', 'LOSS',
-           'MODEL_COLORS', 'PALE', 'MIDDLE', 'STREAM_NOTES', 'PART_COLORS', 'in_style', 'visible',
+           'MODEL_COLORS', 'PALE', 'MIDDLE', 'STREAM_NOTES', 'PART_COLORS', 'DURATIONS', 'in_style', 'visible',
            'character_frequencies', 'corpus_parts', 'batch_grid', 'pair_table', 'next_characters', 'gradient_step',
            'loss_curves', 'lines', 'results_chart', 'causal_mask', 'look_back', 'probe_map', 'dot_pattern',
            'attention_row', 'source_diff', 'Table', 'table', 'dot_patterns', 'number_labels', 'head_labels',
            'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas', 'learning_curve', 'sampling_panel',
            'loss_panels', 'dependence_maps', 'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates',
-           'heads_grid', 'logit_parts', 'lens_table', 'embedding_plane', 'induction_circuit', 'copying',
-           'machine_hours', 'gradient_sizes', 'generalization_gap', 'train_and_validation']
+           'heads_grid', 'logit_parts', 'lens_table', 'embedding_plane', 'induction_circuit', 'copying', 'duration',
+           'run_times', 'gradient_sizes', 'generalization_gap', 'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -1078,24 +1078,37 @@ def copying(
     return axes
 
 # %% ../nbs/appendix/plot.ipynb #plot-117
+DURATIONS = {"1 s": 1, "1 min": 60, "1 h": 3600, "1 day": 86400, "1 month": 2.63e6,
+             "1 year": 3.16e7, "100 years": 3.16e9}
+
+
+def duration(seconds: float) -> str:
+    "A time in words, in the largest unit that fits: 24.1 s, 2.3 h, 107 years."
+    units = {"s": 1, "min": 60, "h": 3600, "days": 86400, "years": 3.16e7}
+    unit = [name for name, size in units.items() if seconds >= size or size == 1][-1]
+    number = seconds / units[unit]
+    return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.1f} {unit}"
+
+
 @in_style
-def machine_hours(
-    hours: dict[str, float],  # machine to predicted hours
+def run_times(
+    seconds: dict[str, float],  # machine to the predicted time of a run
     title: str = "",
 ):
-    "Predicted hours of a run by machine, each with a band of half and twice as long (log scale)."
-    names, predicted = list(hours), np.array(list(hours.values()))
-    ax = _new_axes(9, 0.5 * len(hours) + 1.2, xscale="log", xlabel="hours",
-                  xlim=(predicted.min() / 4, 12 * predicted.max()))
-    bands = ax.barh(names, 1.5 * predicted, 0.3, predicted / 2, color=BLUE, alpha=0.3)
-    ax.plot(predicted, names, "|", color=BLUE, markersize=16, markeredgewidth=3)
-    labels = [f"{h:.1f} h" if h >= 1 else f"{h * 60:.1f} min" for h in predicted]
-    ax.bar_label(bands, labels, padding=8)
-    for at, unit in (1 / 60, "a minute"), (1, "an hour"), (24, "a day"):
-        ax.axvline(at, **DOTTED)
-        ax.text(at, 1, unit, transform=ax.get_xaxis_transform(), ha="center", **NOTE)
-    ax.invert_yaxis()
-    ax.set_title(title, pad=14)
+    "Predicted times of a run by machine, each with a band from half to twice as long (log scale)."
+    low, high = 0.1, 1e10  # where marks may stand; further right stand the times
+    ax = _new_axes(9, 0.45 * len(seconds) + 1.2, xscale="log", xlim=(low, 3e12), title=title,
+                   ylim=(len(seconds) - 0.5, -0.5))
+    for y, time in enumerate(seconds.values()):
+        ax.plot([max(time / 2, low), min(2 * time, high)], [y, y], color=BLUE, alpha=0.3,
+                linewidth=8, linestyle="-", solid_capstyle="butt")
+        ax.plot(min(max(time, low), high), y, "|", color=BLUE, markersize=14, markeredgewidth=3,
+                clip_on=False)
+        ax.text(3e10, y, duration(time), va="center")
+    ax.set_yticks(range(len(seconds)), list(seconds))
+    ax.set_xticks(list(DURATIONS.values()), list(DURATIONS))
+    ax.minorticks_off()
+    ax.grid(axis="x", color=GREY, alpha=0.25)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-120

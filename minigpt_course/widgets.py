@@ -296,17 +296,17 @@ def head_viewer(
 
 # %% ../nbs/appendix/widgets.ipynb #wid-051
 def run_planner(
-    machines: dict[str, tuple[float, float]],  # machine to (FLOP/s, share that training reaches)
+    machines: dict[str, tuple],  # machine to `predicted_seconds`' arguments after the first two
 ) -> Control:
-    "Sliders for the size of a model and its run; the hours on each machine follow."
+    "Sliders for the size of a model and its run; the time on each machine follows."
     def draw(embed_dim=384, blocks=8, context=256, batch_size=16, steps=4000):
         size = GPTConfig(context_length=context, embed_dim=embed_dim, num_heads=embed_dim // 64,
                          num_blocks=blocks)
         training = TrainConfig(batch_size=batch_size, steps=steps)
-        hours = {name: predicted_seconds(size, training, *machine) / 3600
+        times = {name: predicted_seconds(size, training, *machine)
                  for name, machine in machines.items()}
-        characters = f"{steps * batch_size * context / 1e6:.0f} million characters"
+        tokens = f"{steps * batch_size * context:,} characters"
         parameters = sum(parameter_ledger(size).values())
-        return plot.machine_hours(hours, f"{parameters:,} parameters, {characters}")
+        return plot.run_times(times, f"{parameters:,} parameters, {tokens}")
     return Control(draw, embed_dim=(64, 1536, 64), blocks=(1, 32), context=(16, 2048),
                    batch_size=(1, 512), steps=(100, 50_000, 100))

@@ -84,19 +84,24 @@ RIGHT = {
          "        group[__import__('random').sample(range(len(members)), int(members.sum()))] ="
          " True"),
     ],
-    "check_my_windows": [
+    "check_my_sequences": [
         ("torch's generator, put back afterwards",
          "    generator = torch.Generator().manual_seed(epoch)\n"
-         "    order = torch.randperm(num_windows, generator=generator)",
+         "    order = torch.randperm(num_sequences, generator=generator)",
          "    with torch.random.fork_rng():\n"
          "        torch.manual_seed(epoch)\n"
-         "        order = torch.randperm(num_windows)"),
+         "        order = torch.randperm(num_sequences)"),
     ],
     "check_head_entropy": [
         ("float64", "return -torch.xlogy(maps, maps)",
          "return -torch.xlogy(maps.double(), maps.double())"),
     ],
-    "check_batch_gradient": [("float64", "windows * part for", "windows * part.double() for")],
+    "check_after_backward": [
+        ("divides first",
+         "    dist.all_reduce(weight.grad)\n    weight.grad /= dist.get_world_size()",
+         "    weight.grad /= 2\n    dist.all_reduce(weight.grad)"),
+    ],
+    "check_batch_gradient": [("float64", "count * part for", "count * part.double() for")],
     "check_scaled_step": [
         ("a list of the three", "return weight, scale / 2, 0", "return [weight, scale / 2, 0]"),
     ],

@@ -16,7 +16,9 @@ import torch
 from minigpt_course import plot
 from minigpt_course.corpus import SHAKESPEARE_SHA256
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.reference import judge, read_notes, reference_band, student_t
+from minigpt_course.reference import (
+    gain_by_choosing, judge, read_notes, reference_band, student_t,
+)
 from minigpt_course.runs import LearningCurve, Run, checkpoints
 from minigpt_course.train import TrainConfig, learning_rate_at
 
@@ -160,6 +162,14 @@ def test_validations_that_end_before_the_run_does_count_against_it(last_validati
     verdict = judge(changed({}, last=last_validation), band, last_step=1600)
     assert verdict.startswith(f"outside the reference band at {missing} of 17 validations")
     assert "inside" in judge(changed({}, last=last_validation), band, last_step=last_validation)
+
+
+def test_a_choice_flatters_by_luck_and_not_by_what_is_better():
+    luck = np.random.default_rng(0).normal(size=(2, 30, 8))
+    seems, is_ahead = gain_by_choosing(*luck, blocks=8)
+    assert seems > 0.5 and abs(is_ahead) < seems / 2
+    better = np.linspace(0, 1, 30)[:, None] + np.zeros((30, 8))
+    assert gain_by_choosing(better, better, 3, times=5) == pytest.approx((0.5, 0.5))
 
 
 # how often the verdict is wrong, by real short runs (benchmarks/short_runs.py made them)

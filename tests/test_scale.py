@@ -30,6 +30,7 @@ from minigpt_course.devices import (
 )
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.runs import LearningCurve, load_checkpoint
+from minigpt_course.scale import predicted_seconds
 from minigpt_course.text import CharTokenizer
 from minigpt_course.train import TrainConfig, train
 
@@ -537,3 +538,14 @@ def test_a_billion_characters_are_learnt_in_less_than_a_gibibyte(tmp_path):
 
 if __name__ == "__main__":
     with process_group(): globals()[sys.argv[2]](Path(sys.argv[1]))
+
+
+# how long it takes
+
+
+def test_a_prediction_is_arithmetic_or_launches_whichever_takes_longer():
+    size, config = GPTConfig.kaggle(), TrainConfig.kaggle(steps=10)
+    arithmetic = predicted_seconds(size, config, 65e12)
+    assert arithmetic == pytest.approx(10 * 87_471_360 * 4096 / 65e12 / 0.4, rel=1e-3)
+    assert predicted_seconds(size, config, 65e12, launch_seconds=1e-9) == arithmetic
+    assert predicted_seconds(size, config, 1e18, launch_seconds=1e-5) == pytest.approx(10 * 595e-5)
