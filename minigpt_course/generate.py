@@ -39,7 +39,7 @@ class KVCache:
         head_dim = config.embed_dim // config.num_heads
         shape = len(model.blocks), 1, config.num_heads, config.context_length, head_dim
         self.model, self.length = model, 0
-        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
+        self.keys, self.values = like.new_empty(2, *shape)  # each (blocks, 1, H, T, D)
 
     @torch.inference_mode()
     def feed(self, idx: Tensor) -> Tensor:  # ids (1, T) to logits (1, T, V)

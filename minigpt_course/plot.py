@@ -541,7 +541,8 @@ def key_value_cache(
     axes[1].text(-0.4, last + 1.5, "blue: kept since an earlier one", **NOTE)
     axes[0].set_title("Without: each step computes every position again")
     axes[1].set_title("With the cache: each step computes one position")
-    axes[1].annotate("its query asks all kept keys\nand collects their values", (last - 1, last + 0.45),
+    words = "its query asks all kept keys\nand collects their values"
+    axes[1].annotate(words, (last - 1, last + 0.45),
                      (last + 0.6, last + 1.2), fontsize=8, color=ORANGE, va="center",
                      arrowprops={"arrowstyle": "->", "color": ORANGE,
                                  "connectionstyle": "arc3,rad=-0.25"})
@@ -693,12 +694,14 @@ def waterfall(
     bases: dict[str, str],  # variant to the one that it is compared with, if there is one
     limit: float,  # characters/s if there were only matrix products, at the peak
 ):
-    "How fast each variant is, and what it gained over its base (pale) or lost (red)."
+    "How fast each variant is, what it gained over its base (blue) or lost (red, hatched)."
     ax = _new_axes(9, 0.5 * len(rates) + 1.5, xlabel="training throughput (characters/s)")
     for variant, rate in rates.items():
         base = rates.get(bases.get(variant), rate)
-        bars = ax.barh(variant, rate, 0.7, color=BLUE if rate >= base else RED)
-        ax.barh(variant, min(base, rate), 0.7, color="#bcd6e8")
+        low, high = min(base, rate), max(base, rate)
+        ax.barh(variant, low, 0.7, color="#bcd6e8")
+        bars = ax.barh(variant, high - low, 0.7, low, edgecolor="white",
+                       color=BLUE if rate > base else RED, hatch="" if rate > base else "///")
         times = f"  × {rate / base:.2f}" if variant in bases else ""
         ax.bar_label(bars, [f"{rate:,.0f}{times}"], padding=6, fontsize=9)
     ax.axvline(limit, color=GREY, linestyle="--", linewidth=1.2)
