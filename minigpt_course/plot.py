@@ -22,7 +22,7 @@ import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import ListedColormap, LogNorm, PowerNorm
 from matplotlib.patches import Rectangle
 
 # %% ../nbs/appendix/plot.ipynb #plot-004
