@@ -8,10 +8,10 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 
            'character_frequencies', 'corpus_parts', 'batch_grid', 'pair_table', 'next_characters', 'gradient_step',
            'loss_curves', 'lines', 'results_chart', 'causal_mask', 'look_back', 'probe_map', 'dot_pattern',
            'attention_row', 'source_diff', 'Table', 'table', 'dot_patterns', 'number_labels', 'head_labels',
-           'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas', 'learning_curve', 'sampling_panel',
-           'loss_panels', 'dependence_maps', 'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates',
-           'heads_grid', 'logit_parts', 'lens_table', 'embedding_plane', 'induction_circuit', 'copying', 'duration',
-           'run_times', 'gradient_sizes', 'generalization_gap', 'train_and_validation']
+           'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas', 'learning_curve', 'temperatures',
+           'key_value_cache', 'sampling_panel', 'loss_panels', 'dependence_maps', 'diagnosis_panel', 'sizes',
+           'roofline', 'waterfall', 'heads_grid', 'logit_parts', 'lens_table', 'embedding_plane', 'induction_circuit',
+           'copying', 'duration', 'run_times', 'gradient_sizes', 'generalization_gap', 'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -741,20 +741,82 @@ def learning_curve(
         below.legend(ncols=2)
     return ax
 
+# %% ../nbs/appendix/plot.ipynb #plot-069b
+@in_style
+def temperatures(
+    distributions: dict[float, object],  # temperature to (V,) probabilities
+    chars: str,  # the vocabulary, in order
+    most: int = 10,  # how many characters to draw
+):
+    "The next character's probabilities at several temperatures, side by side on one scale."
+    heights = np.stack([np.asarray(probs) for probs in distributions.values()])
+    order = np.argsort(-heights.max(0), kind="stable")[:most]
+    axes = _new_axes(11, 2.8, columns=len(heights), ylim=(0, 1))
+    for ax, temperature, probs, color in zip(axes, distributions, heights, COLORS):
+        ax.bar(range(len(order)), probs[order], color=color)
+        _name_characters(ax.xaxis, "".join(chars[i] for i in order), 10)
+        ax.set_title(f"temperature {temperature}")
+        rest = 1 - probs[order].sum()
+        ax.text(0.97, 0.92, f"all others together:\n{rest:.2%}", ha="right", va="top",
+                transform=ax.transAxes, **NOTE)
+    axes[0].set_ylabel("probability")
+    axes[0].figure.supxlabel("next character")
+    return axes
+
+# %% ../nbs/appendix/plot.ipynb #plot-069e
+@in_style
+def key_value_cache(
+    text: str,  # what is written, a few characters
+):
+    "Positions that each step computes, without a cache and with one, as a drawing."
+    axes = _new_axes(11, 0.48 * len(text) + 1.6, columns=2, aspect="equal",
+                     xlim=(-0.6, len(text) + 3.2), ylim=(len(text) + 0.5, -1.2))
+    for ax, cached in zip(axes, (False, True)):
+        ax.axis("off")
+        for x, char in enumerate(visible(text)):
+            ax.text(x, -0.85, char, **CENTER, family="monospace", fontsize=12, weight="bold")
+        for step in range(len(text)): _step(ax, step, cached)
+        ax.text(-0.4, len(text), "orange: computed in this step", **NOTE)
+    last = len(text) - 1
+    axes[1].text(-0.4, last + 1.5, "blue: kept since an earlier one", **NOTE)
+    axes[0].set_title("Without: each step computes every position again")
+    axes[1].set_title("With the cache: each step computes one position")
+    words = "its query asks all kept keys\nand collects their values"
+    axes[1].annotate(words, (last - 1, last + 0.45),
+                     (last + 0.6, last + 1.2), fontsize=8, color=ORANGE, va="center",
+                     arrowprops={"arrowstyle": "->", "color": ORANGE,
+                                 "connectionstyle": "arc3,rad=-0.25"})
+    return axes
+
+
+def _step(ax, step: int, cached: bool) -> None:  # one row of `key_value_cache`
+    for x in range(step + 1):
+        kept = cached and x < step
+        ax.add_patch(plt.Rectangle((x - 0.42, step - 0.42), 0.84, 0.84, linewidth=1.2,
+                                   facecolor="#d6e7f2" if kept else ORANGE,
+                                   edgecolor=BLUE if kept else ORANGE))
+        ax.text(x, step, "k v" if kept else "q k v", **CENTER, fontsize=7,
+                color=BLUE if kept else "black")
+    computed = 1 if cached else step + 1
+    ax.text(step + 0.7, step, f"{computed} computed", va="center", **NOTE)
+
 # %% ../nbs/appendix/plot.ipynb #plot-070
 @in_style
 def sampling_panel(
     probs,  # (V,) of the first new character
     chars: str,  # the vocabulary, in order
     text: str,  # what was written
+    rows: int = 12,  # of text, the rest is cut; the picture keeps its size
 ):
     "A generated text and the probabilities of its first character."
-    wrapped = [textwrap.wrap(line, 100) or [""] for line in text.splitlines()]
-    lines = sum(wrapped, [])[:12]
+    wrapped = [textwrap.wrap(line, 92) or [""] for line in text.splitlines()]
+    lines = sum(wrapped, [])
+    if len(lines) > rows: lines = [*lines[: rows - 1], "..."]
     ax = next_characters({"the first new character": probs}, chars)
-    ax.figure.set_size_inches(9, 3 + 0.17 * len(lines))
+    ax.figure.set_size_inches(9, 2.4 + 0.2 * rows)
     ax.set_xlabel("")
-    ax.figure.supxlabel("\n".join(lines), x=0.02, ha="left", family="monospace", fontsize=8,
+    below = "\n".join(lines + [""] * (rows - len(lines)))
+    ax.figure.supxlabel(below, x=0.02, ha="left", family="monospace", fontsize=9,
                         parse_math=False)
     return ax
 
@@ -827,88 +889,66 @@ def diagnosis_panel(
     right.text(0, 1, page, family="monospace", fontsize=7, va="top")
     return left
 
+# %% ../nbs/appendix/plot.ipynb #plot-084b
+@in_style
+def sizes(
+    seconds: dict[str, list[tuple[float, float]]],  # operation to (size, seconds)
+    xlabel: str,  # what the size is
+):
+    "Time by size on two logarithmic scales; dotted, what the smallest size takes: the overhead."
+    ax = _new_axes(8, 3.8, xscale="log", yscale="log", xlabel=xlabel, ylabel="seconds")
+    _points(ax, seconds)
+    for line, points in zip(ax.lines[:], seconds.values()):
+        ax.axhline(points[0][1], **DOTTED | {"color": line.get_color()})
+    return ax
+
 # %% ../nbs/appendix/plot.ipynb #plot-085
 @in_style
 def roofline(
-    peak: float,  # FLOP/s in a large matrix product
-    bandwidth: float,  # bytes/s from memory
+    peaks: list[float],  # FLOP/s in a large matrix product, in several tries
+    bandwidths: list[float],  # bytes/s from memory, in several tries
     dots: dict[str, tuple[float, float]],  # name to (FLOP/byte, FLOP/s)
 ):
     "What a machine can do at most, and what some operations reach of it."
-    ax = _new_axes(9, 4.4, xscale="log", yscale="log", ylim=(peak / 5e3, 2 * peak),
+    highest = max(peaks)
+    ax = _new_axes(9.5, 4.4, xscale="log", yscale="log", ylim=(highest / 5e3, 2 * highest),
                   xlabel="arithmetic intensity (FLOP/byte)", ylabel="FLOP/s",
                   title="The roofline of this machine")
-    _points(ax, {name: [dot] for name, dot in dots.items()})
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.2)
-    ridge = peak / bandwidth
-    ax.plot([0.04, ridge, 2000], [0.04 * bandwidth, peak, peak], "-", color=GREY, linewidth=2.5,
-            zorder=1)
+    intensity = np.geomspace(0.04, 2000, 200)
+    low, high = [np.minimum(best(peaks), intensity * best(bandwidths)) for best in (min, max)]
+    ax.fill_between(intensity, low, high, color=GREY, alpha=0.25, linewidth=0)
+    ax.plot(intensity, high, "-", color=GREY, linewidth=2, zorder=1)
+    for (name, (x, y)), color, mark in zip(dots.items(), itertools.cycle(COLORS), "os^Dv*PXh<>"):
+        ax.plot(x, y, mark, color=color, label=name, markersize=8)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    ridge = highest / max(bandwidths)
     ax.axvline(ridge, **DOTTED)
-    ax.text(ridge * 0.92, peak / 3e3, "memory-bound", ha="right", color=GREY)
-    ax.text(ridge * 1.08, peak / 3e3, "compute-bound", color=GREY)
+    ax.text(ridge * 0.92, highest / 3e3, "memory-bound", ha="right", color=GREY)
+    ax.text(ridge * 1.08, highest / 3e3, "compute-bound", color=GREY)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-089
 @in_style
 def waterfall(
-    rates: dict[str, float],  # variant to characters/s, from the slowest form on
-    limit: float | None = None,  # characters/s if there were only matrix products, at the peak
+    rates: dict[str, float],  # variant to characters/s
+    bases: dict[str, str],  # variant to the one that it is compared with, if there is one
+    limit: float,  # characters/s if there were only matrix products, at the peak
 ):
-    "How fast each variant is, and what it gained over the one before."
-    ax = _new_axes(9, 0.55 * len(rates) + 1.4, xlabel="training throughput (characters/s)",
-                  title="The same numbers, sooner")
-    before = 0
+    "How fast each variant is, what it gained over its base (blue) or lost (red, hatched)."
+    ax = _new_axes(9, 0.5 * len(rates) + 1.5, xlabel="training throughput (characters/s)")
     for variant, rate in rates.items():
-        bars = ax.barh(variant, rate, 0.7, color=BLUE if rate >= before else RED)
-        ax.barh(variant, min(before, rate), 0.7, color="#bcd6e8")
-        gain = f"  (x {rate / before:.2f})" if before else ""
-        ax.bar_label(bars, [f"{rate:,.0f}{gain}"], padding=6, fontsize=9)
-        before = rate
-    if limit:
-        ax.axvline(limit, color=GREY, linestyle="--", linewidth=1.2)
-        ax.text(limit, -0.6, "only matrix products, at peak FLOP/s ", ha="right", **NOTE)
-    ax.set(xlim=(0, 1.2 * max([limit or 0, *rates.values()])))
+        base = rates.get(bases.get(variant), rate)
+        low, high = min(base, rate), max(base, rate)
+        ax.barh(variant, low, 0.7, color="#bcd6e8")
+        bars = ax.barh(variant, high - low, 0.7, low, edgecolor="white",
+                       color=BLUE if rate > base else RED, hatch="" if rate > base else "///")
+        times = f"  × {rate / base:.2f}" if variant in bases else ""
+        ax.bar_label(bars, [f"{rate:,.0f}{times}"], padding=6, fontsize=9)
+    ax.axvline(limit, color=GREY, linestyle="--", linewidth=1.2)
+    ax.set_title("dashed: only the matrix products, at the peak", **NOTE, loc="right")
+    ax.set(xlim=(0, 1.25 * max(limit, *rates.values())))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.invert_yaxis()
-    return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-092
-@in_style
-def time_shares(
-    shares: dict[str, dict[str, float]],  # variant to {kind of work: share of its time}
-    seconds: dict[str, float],  # variant to seconds a step
-):
-    "What a training step spends its time on, in several variants, to scale."
-    ax = _new_axes(9, 0.7 * len(shares) + 1.6, xlabel="milliseconds a step",
-                  title="Where the time of a training step goes")
-    left = np.zeros(len(shares))
-    kinds, hatches = next(iter(shares.values())), ("\\\\", "", "//", "..", "xx", "")
-    for kind, color, hatch in zip(kinds, (RED, BLUE, ORANGE, GREEN, PURPLE, "#cccccc"), hatches):
-        width = [1e3 * seconds[variant] * parts[kind] for variant, parts in shares.items()]
-        ax.barh(list(shares), width, 0.6, left, color=color, hatch=hatch, edgecolor="white",
-                label=kind)
-        left = left + width
-    ax.invert_yaxis()
-    ax.figure.legend(ncols=3, loc="outside lower center")
-    return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-095
-@in_style
-def batch_rates(
-    rates: dict[int, float],  # batch size to characters/s
-):
-    "Training throughput by batch size; the dashed line would be linear scaling."
-    sizes, reached = np.array(list(rates)), np.array(list(rates.values()))
-    ax = _new_axes(7, 3.6, xscale="log", yscale="log", xlabel="batch size (sequences)",
-                  ylabel="throughput (characters/s)", ylim=(0.7 * reached.min(), 2 * reached.max()),
-                  title="Larger batches are faster, up to a point")
-    ax.plot(sizes, reached, "o-", markersize=6)
-    ax.plot(sizes, reached[0] * sizes / sizes[0], "--", color=GREY, linewidth=1,
-            label="linear scaling: further sequences cost nothing")
-    ax.legend()
-    ax.minorticks_off()
-    ax.set_xticks(sizes, sizes)
-    ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter("{x:,.0f}")
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-098

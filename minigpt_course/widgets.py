@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['picture', 'still', 'Control', 'window_stepper', 'what_follows', 'attention_viewer', 'depth_explorer', 'budget',
-           'LiveCurve', 'TrainingControls', 'sampling_controls', 'clinic', 'roofline_explorer', 'head_viewer',
-           'run_planner']
+           'LiveCurve', 'TrainingControls', 'sampling_controls', 'clinic', 'head_viewer', 'run_planner']
 
 # %% ../nbs/appendix/widgets.ipynb #wid-002
 import asyncio
@@ -32,7 +31,6 @@ from .inside import attention_maps
 from .probes import dependence
 from .runs import LearningCurve
 from .scale import predicted_seconds
-from .speed import product_intensity
 from .train import TrainConfig, train
 
 # %% ../nbs/appendix/widgets.ipynb #wid-004
@@ -255,24 +253,6 @@ def clinic(
         return plot.diagnosis_panel(found.losses, healthy, moves, measured, said)
 
     return Control(draw, case=(0, len(cases) - 1), diagnosis=["(choose)", *FAULTS])
-
-# %% ../nbs/appendix/widgets.ipynb #wid-045
-def roofline_explorer(
-    peak: float,  # FLOP/s
-    bandwidth: float,  # bytes/s
-) -> Control:
-    """Which limit a feed-forward layer meets.
-
-    It depends on the embedding dimension and on how many positions go through at once."""
-    def draw(embed_dim, positions):
-        wide = 4 * embed_dim
-        intensity = product_intensity(positions, embed_dim, wide)
-        flop, rate = 2 * positions * embed_dim * wide, min(peak, bandwidth * intensity)
-        name = (f"{positions} x {embed_dim} times {embed_dim} x {wide}:\n"
-                f"{flop / 1e6:.3g} MFLOP, at least {1e6 * flop / rate:.3g} µs")
-        return plot.roofline(peak, bandwidth, {name: (intensity, rate)})
-    return Control(draw, embed_dim=SelectionSlider(options=[96, 384, 768, 4096], value=384),
-                   positions=SelectionSlider(options=[4**n for n in range(7)], value=4))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-048
 def head_viewer(

@@ -69,7 +69,6 @@ RIGHT = {
     "check_times_as_long": [
         ("names in another order", "for name in works}", "for name in reversed(works)}"),
     ],
-    "check_to_orthogonal": [("float32", "return x\n", "return x.float()\n")],
     "check_said_from": [
         ("by einsum", "return scaled @ model.lm_head.weight.T",
          "return torch.einsum('bijc,vc->bijv', scaled, model.lm_head.weight)"),
@@ -77,6 +76,13 @@ RIGHT = {
     "check_composition_scores": [
         ("the whole W_OV", "together = W[:, a * D : (a + 1) * D] @ values",
          "together = W @ torch.nn.functional.pad(values, (0, 0, a * D, (H - 1 - a) * D))"),
+    ],
+    "check_attend": [
+        ("written out",
+         "    return F.scaled_dot_product_attention(query, key, value, is_causal=True)",
+         "    scores = query @ key.mT / query.shape[-1] ** 0.5\n"
+         "    future = scores.new_ones(scores.shape[-2:]).triu(1) > 0\n"
+         "    return scores.masked_fill(future, -float('inf')).softmax(-1) @ value"),
     ],
     "check_by_chance": [
         ("Python's own generator", "group = members[torch.randperm(len(members))]",

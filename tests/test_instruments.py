@@ -164,7 +164,8 @@ def test_threads_draw_dropout_from_generators_of_their_own():
 
 def test_all_variants_give_the_same_gradients():
     windows, grads = torch.randint(24, (4, 17)), []
-    for variant in (name for name, form in VARIANTS.items() if not form.p):
+    for variant in (name for name, form in VARIANTS.items()
+                    if not form.p and form.precision == torch.float32):
         batch = windows[:, :-1], windows[:, 1:]
         model, step = training_variant(variant, small_gpt().config, batch)
         step()

@@ -10,7 +10,7 @@ from minigpt_course.bigram import evaluate
 from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
 from minigpt_course.counted import baselines, counted_models
 from minigpt_course.diagnose import diagnose
-from minigpt_course.generate import next_probabilities
+from minigpt_course.generate import generate, next_probabilities
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger
 from minigpt_course.optimizers import make_optimizer
 from minigpt_course.reference import run_notes
@@ -295,3 +295,17 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(logits, top_p):
     assert shares.sum() > top_p - 1e-5  # it reaches p
     assert shares[1:].sum() < top_p + 1e-5  # without its least likely it does not
     assert (in_double(logits)[~kept] <= shares[0] + 1e-5).all()  # and nothing likelier was left out
+
+
+def test_what_is_written_has_the_frequencies_of_the_distribution():
+    "Chi-squared over 800 seeds; its mean is the degrees of freedom, its variance twice that."
+    torch.manual_seed(0)
+    model, tokenizer = small_gpt(), CharTokenizer("abcdefghijklmnopqrstuvwx")
+    logits = model(tokenizer.encode("abc")[None])[0, -1]
+    expected = 800 * next_probabilities(logits.detach(), temperature=0.5, top_k=8)
+    drawn = [generate(model, tokenizer, "abc", 1, temperature=0.5, top_k=8, seed=seed)[-1]
+             for seed in range(800)]
+    counts = torch.bincount(tokenizer.encode("".join(drawn)), minlength=24)
+    assert counts[expected == 0].sum() == 0
+    misses = (counts - expected)[expected > 0]
+    assert (misses**2 / expected[expected > 0]).sum() < 7 + 5 * 14**0.5

@@ -17,7 +17,7 @@ from .common import Unanswered, ask, ask_with, checker, expect, same
 # %% ../../nbs/appendix/checks_08.ipynb #c08-005
 @checker
 def check_cache_cost(answer):
-    "08, exercise 1: positions fed with and without a cache, and the bytes of a cache."
+    "08, exercise 2: positions fed with and without a cache, and the bytes of a cache."
     if hasattr(answer, "tolist"): answer = answer.tolist()
     expect(isinstance(answer, (tuple, list)) and len(answer) == 3,
            "give three numbers: positions without the cache, positions with it, and bytes")
@@ -73,7 +73,7 @@ def positions_fed():
 # %% ../../nbs/appendix/checks_08.ipynb #c08-008
 @checker
 def check_min_p(min_p):
-    "08, exercise 2: keep what has a share of the likeliest character's probability."
+    "08, exercise 1: keep what has a share of the likeliest character's probability."
     logits = torch.tensor([0.0, 2.0, -1.0, 1.0])  # probabilities 0.087, 0.644, 0.032, 0.237
     mine, kept = ask(min_p, logits.clone(), 0.3), torch.tensor([0.0, 0.7311, 0.0, 0.2689])
     expect(isinstance(mine, torch.Tensor) and mine.shape == kept.shape,
@@ -110,7 +110,7 @@ def cut_at_the_bar(mine, kept) -> None:
 # %% ../../nbs/appendix/checks_08.ipynb #c08-010
 @checker
 def check_penalised(penalised):
-    "08, exercise 3: the repetition penalty."
+    "08, exercise 4: the repetition penalty."
     logits = torch.tensor([4.0, -4.0, 1.0, -1.0, 3.0])
     given = logits.clone()
     mine = ask(penalised, given, [0, 1], 2.0)
@@ -137,7 +137,7 @@ def check_penalised(penalised):
 # %% ../../nbs/appendix/checks_08.ipynb #c08-012
 @checker
 def check_cached_lm(CachedLM):
-    "08, exercise 4: a cache that advances its positions and shifts its mask."
+    "08, exercise 3: a cache that advances its positions and shifts its mask."
     if not hasattr(CachedLM, "feed"):
         expect("__init__" not in vars(CachedLM), "the class has no method called feed")
         raise Unanswered
