@@ -7,6 +7,7 @@ import argparse
 import copy
 import json
 import platform
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ from minigpt_course.optimizers import adamw
 from minigpt_course.text import CharTokenizer, get_batch
 from minigpt_course.train import TrainConfig, learning_rate_at
 
-SEEDS, STEPS, T = range(5), 200, GPTConfig.laptop().context_length
+SEEDS, STEPS = range(5), 200
+SMALL = GPTConfig(context_length=32, embed_dim=48, num_heads=2, num_blocks=1)
 OURS = {"betas": (0.8, 0.95), "min_lr_ratio": 0.05, "warmup_steps": 50, "weight_decay": 0.1,
         "grad_clip": 1.0}
 NOT_CLIPPED = 1e9
@@ -29,10 +31,10 @@ IMPROVEMENTS = {
     "bare loop": {"betas": (0.9, 0.999), "min_lr_ratio": 1.0, "warmup_steps": 0,
                   "weight_decay": 0.0, "grad_clip": NOT_CLIPPED},
     "+ warm-up over 50 steps": {"warmup_steps": 50},
-    "+ decay to a twentieth": {"min_lr_ratio": 0.05},
+    "+ rate falls to a twentieth": {"min_lr_ratio": 0.05},
     "+ betas (0.8, 0.95)": {"betas": (0.8, 0.95)},
     "+ weight decay on everything": {"weight_decay": 0.1, "everything_decays": True},
-    "+ weight decay on matrices only": {"everything_decays": False},
+    "weight decay on matrices only": {"everything_decays": False},
     "+ gradient clipping at 1": {"grad_clip": 1.0},
 }
 HOT = {  # eight times the rate
@@ -44,10 +46,13 @@ HOT = {  # eight times the rate
 
 class Trial:
     "A model in training by the bare loop of notebook 07."
-    def __init__(self, ids: Tensor, seed: int, everything_decays: bool = False, **changes):
+    def __init__(
+        self, ids: Tensor, seed: int, size: GPTConfig = GPTConfig.laptop(),
+        everything_decays: bool = False, **changes,
+    ):
         torch.manual_seed(seed)
         self.ids, self.config = ids, TrainConfig(**{"steps": STEPS} | changes)
-        self.model = GPT(GPTConfig.laptop())
+        self.model = GPT(size)
         self.optimizer = adamw(self.model, self.config)
         if everything_decays:
             for group in self.optimizer.param_groups:
@@ -59,7 +64,8 @@ class Trial:
         for self.step in range(self.step, self.step + steps):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate_at(self.step, self.config)
-            x, y = get_batch(self.ids, self.config.batch_size, T, self.generator)
+            x, y = get_batch(self.ids, self.config.batch_size, self.model.config.context_length,
+                             self.generator)
             loss = F.cross_entropy(self.model(x).flatten(0, 1), y.flatten())
             self.optimizer.zero_grad()
             loss.backward()
@@ -70,29 +76,42 @@ class Trial:
         return self
 
 
-def cumulative(rows: dict[str, dict]) -> dict[str, dict]:
-    "Each row with the changes of all rows before it."
-    changes, whole = {}, {}
+    def judged(self, ids: Tensor) -> float:
+        return round(evaluate(self.model, ids, self.model.config.context_length), 4)
+
+
+def cumulative(rows: dict[str, dict], **others) -> dict[str, dict]:
+    "Each row with the changes of all rows before it, and others."
+    changes, whole = others, {}
     for name, change in rows.items(): whole[name] = changes = changes | change
     return whole
 
 
 def validations(
-    train_ids: Tensor, validation_ids: Tensor, variants: dict[str, dict], steps: int = STEPS,
-    seeds: range = SEEDS,
+    train_ids: Tensor, validation_ids: Tensor, variants: dict[str, dict], seeds: range = SEEDS,
 ) -> dict:
     "Of each variant the validation loss of each seed, and the mean of their training losses."
     found = {name: {"validation": [], "training": []} for name in variants}
     for seed in seeds:
         for name, changes in variants.items():
-            trial = Trial(train_ids, seed, steps=steps, **changes).go(steps)
-            loss = evaluate(trial.model, validation_ids, T)
-            found[name]["validation"].append(round(loss, 4))
+            trial = Trial(train_ids, seed, **changes)
+            loss = trial.go(trial.config.steps).judged(validation_ids)
+            found[name]["validation"].append(loss)
             found[name]["training"].append(trial.losses)
             print(f"seed {seed}: {loss:.3f}  {name}", flush=True)
     for trial in found.values():
         trial["training"] = [round(sum(losses) / len(seeds), 4)
                              for losses in zip(*trial["training"])]
+    return found
+
+
+def improvements(train_ids: Tensor, validation_ids: Tensor) -> dict[str, dict]:
+    "Of a small model, at two rates: change to the validation loss of each seed."
+    found = {}
+    for rate in 0.012, 0.05:
+        rows = cumulative(IMPROVEMENTS, size=SMALL, steps=1000, learning_rate=rate)
+        trials = validations(train_ids, validation_ids, rows, SEEDS[:3])
+        found[str(rate)] = {name: trial["validation"] for name, trial in trials.items()}
     return found
 
 
@@ -115,10 +134,10 @@ def overfitted(train_ids: Tensor, validation_ids: Tensor, characters: int = 20_0
         trial = Trial(train_ids[:characters], seed, **OURS | {"steps": 800})
         rows = []
         for step in found["steps"]:
-            rows.append([evaluate(trial.model, ids, T) for ids in (trial.ids, validation_ids)])
+            rows.append([trial.judged(ids) for ids in (trial.ids, validation_ids)])
             if step < found["steps"][-1]: trial.go(100)
         for name, losses in zip(("training", "validation"), zip(*rows)):
-            found[name].append([round(loss, 4) for loss in losses])
+            found[name].append(losses)
         print(f"seed {seed}: {rows[-1]}", flush=True)
     return found
 
@@ -131,12 +150,11 @@ def main() -> None:
     train_ids, validation_ids = corpus.encode(CharTokenizer.fit(corpus.text))
     found = {"made by": "benchmarks/training_choices.py", "torch": torch.__version__,
              "python": platform.python_version(), "corpus sha256": corpus.sha256,
-             "seeds": len(SEEDS), "steps": STEPS}
+             "small model": asdict(SMALL)}
     for name, make in {
         "hot": lambda: validations(train_ids, validation_ids, HOT),
         "moments": lambda: forgotten_moments(train_ids),
-        "improvements": lambda: validations(
-            train_ids, validation_ids, cumulative(IMPROVEMENTS), 300, SEEDS[:3]),
+        "improvements": lambda: improvements(train_ids, validation_ids),
         "overfitting": lambda: overfitted(train_ids, validation_ids),
     }.items():
         print(name, flush=True)
