@@ -273,14 +273,22 @@ def info(
 @app.command()
 def export(
     folder: Folder,
-    to: Annotated[Path, typer.Argument(help="the folder to write")],
+    to: Annotated[Path, typer.Argument(help="the folder to write, or with --page the file")],
     plain: option(bool, "this course's own format, instead of a GPT-2", "--plain") = False,
+    page: option(bool, "one HTML file that opens in a browser", "--page") = False,
 ) -> None:
-    "Write a model for others. As a GPT-2 that Hugging Face transformers opens, or --plain."
+    "Write a model for others: as a GPT-2 for Hugging Face transformers, or --plain, or --page."
     from minigpt_course.gpt2 import to_transformers
-    from minigpt_course.share import load, save
-    if to.is_file(): raise ValueError(f"{to} is a file: name a folder to write")
+    from minigpt_course.saved import notes_of
+    from minigpt_course.share import load, save, to_page
+    if plain and page: raise ValueError("--plain and --page are two ways to write: choose one")
+    if page and to.is_dir(): raise ValueError(f"{to} is a folder: name a file to write")
+    if to.is_file() and not page: raise ValueError(f"{to} is a file: name a folder to write")
     model, tokenizer = load(folder)
+    if page:
+        to_page(model, tokenizer, to, f"A small GPT: {Path(folder).name}", notes=notes_of(folder))
+        typer.echo(f"written: {to} ({to.stat().st_size:,} bytes): open it in a browser")
+        return
     (save if plain else to_transformers)(model, tokenizer, to)
     typer.echo(f"written: {', '.join(sorted(path.name for path in to.iterdir()))}")
 

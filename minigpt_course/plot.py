@@ -10,7 +10,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 
            'residual_stream', 'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps', 'diagnosis_panel',
            'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations', 'lens_table',
            'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes', 'generalization_gap',
-           'train_and_validation', 'gpt2_map']
+           'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -878,19 +878,4 @@ def train_and_validation(
     below.axhline(0, **DOTTED)
     below.set(xlabel="step", ylabel="validation -\ntraining")
     ax.legend()
-    return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-132
-@in_style
-def gpt2_map(
-    rows: list[tuple[str, str, str]],  # ours, what happens to it, theirs
-    verdict: str,  # the sentence below
-    exact: bool,  # whether the export changes nothing
-):
-    "Which part of a model becomes which part of a GPT-2."
-    ax = _new_axes(9, 0.23 * len(rows) + 1, title="this course's GPT, and what it becomes in GPT-2")
-    page = "\n".join(f"{ours:22}{what:24}{theirs}" for ours, what, theirs in rows)
-    ax.text(0, 1, page, family="monospace", va="top", linespacing=1.5)
-    ax.text(0, 0, textwrap.fill(verdict, 110), color=GREEN if exact else RED)
-    ax.axis("off")
     return ax

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['picture', 'still', 'Control', 'window_stepper', 'what_follows', 'attention_viewer', 'heads_chooser', 'depth_explorer',
-           'budget', 'LiveCurve', 'sampling_controls', 'clinic', 'roofline_explorer', 'head_viewer', 'run_planner',
-           'export_explorer']
+           'budget', 'LiveCurve', 'sampling_controls', 'clinic', 'roofline_explorer', 'head_viewer', 'run_planner']
 
 # %% ../nbs/appendix/widgets.ipynb #wid-002
 import base64
@@ -24,7 +23,6 @@ from .diagnose import diagnose
 from .faults import FAULTS
 from .generate import KVCache, generate, next_probabilities
 from .gpt import GPT, GPTConfig, parameter_ledger, training_flops, training_memory
-from .gpt2 import gpt2_weights
 from .inside import attention_maps
 from .probes import dependence
 from .scale import predicted_seconds
@@ -265,29 +263,3 @@ def run_planner(
         return plot.machine_hours(hours, f"{parameters:,} parameters, {characters}")
     return Control(draw, embed_dim=(64, 1536, 64), blocks=(1, 32), context=(16, 2048),
                    batch_size=(1, 512), steps=(100, 50_000, 100))
-
-# %% ../nbs/appendix/widgets.ipynb #wid-054
-def export_explorer() -> Control:
-    "Choose a model and see what each part becomes in transformers, or why it has no image there."
-    def draw(vocab_size, embed_dim, out_proj, activation, tied_head):
-        torch.manual_seed(0)
-        model = GPT(GPTConfig(vocab_size, 32, embed_dim, 4, 2, 0.0, out_proj, activation,
-                              tied_head))
-        torch.nn.init.normal_(model.lm_head.bias)
-        kept = ("attention.out_proj", "transposed") if out_proj else ("(none)", "the identity")
-        rows = [  # ours, what happens to it, theirs
-            ("token_embedding", "as it is", "wte"),
-            ("position_embedding", "as it is", "wpe"),
-            ("attention.qkv", "transposed, bias zero", "attn.c_attn"),
-            (*kept, "attn.c_proj"),
-            ("feed_forward", "transposed", f"mlp, {activation}"),
-            ("norm1, norm2", "as they are", "ln_1, ln_2"),
-            ("lm_head.weight", "shared with wte" if tied_head else "as it is", "lm_head.weight"),
-            ("norm, lm_head.bias", "the bias absorbed", "ln_f"),
-        ]
-        try: count = sum(weight.numel() for weight in gpt2_weights(model).values())
-        except ValueError as error: return plot.gpt2_map(rows, str(error), False)
-        verdict = f"exact: a GPT-2 of {count:,} numbers gives the same logits"
-        return plot.gpt2_map(rows, verdict, True)
-    return Control(draw, vocab_size=[77, 20, 200], embed_dim=[96, 64, 384],
-                   out_proj=[False, True], activation=["relu", "gelu"], tied_head=[False, True])

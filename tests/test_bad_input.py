@@ -13,7 +13,7 @@ import torch
 
 from conftest import small_corpus, small_gpt
 from minigpt_course import corpus as corpora
-from minigpt_course import runs, share
+from minigpt_course import runs, saved, share
 from minigpt_course.core import fingerprint, read_about
 from minigpt_course.corpus import SHAKESPEARE_SHA256, IdFile, load_corpus, write_ids
 from minigpt_course.generate import KVCache, generate
@@ -323,12 +323,12 @@ def test_a_run_of_another_version(tmp_path, corpus, version):
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
-@pytest.mark.parametrize("version", [None, 1, share.FORMAT + 1])
+@pytest.mark.parametrize("version", [None, 1, saved.FORMAT + 1])
 def test_a_saved_model_of_another_version(tmp_path, model, tokenizer, version):
     share.save(model, tokenizer, tmp_path)
     path = tmp_path / "minigpt.json"
     as_format(path, version)
-    said = said_of_format(path, version or 1, share.FORMAT)
+    said = said_of_format(path, version or 1, saved.FORMAT)
     with pytest.raises(ValueError, match=said): share.load(tmp_path)
 
 
@@ -340,7 +340,7 @@ def test_a_description_that_is_something_else(tmp_path, content):
     path = tmp_path / "minigpt.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is damaged, .*: copy it again"):
-        read_about(path, share.FORMAT, share.KINDS)
+        read_about(path, saved.FORMAT, saved.KINDS)
 
 
 # learning curves

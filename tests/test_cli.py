@@ -212,6 +212,19 @@ def test_what_is_exported_plain_opens_with_load(trained, tmp_path, called):
     assert_same_weights(model, best)
 
 
+def test_a_page_holds_what_is_known_of_the_model(trained, tmp_path, called):
+    code, said, _ = called("export", trained, tmp_path / "page.html", "--page")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert code == 0 and re.fullmatch(r"written: .*page.html \([\d,]+ bytes\): open .*\n", said)
+    assert re.search(r"facts.>[\d,]+ parameters · corpus .* · step \d+ · validation loss", page)
+
+
+def test_a_page_is_a_file_and_no_other_format(trained, tmp_path, called):
+    assert_refused(called("export", trained, tmp_path, "--page"), ".* is a folder: name a file")
+    two = "--plain and --page are two ways to write: choose one"
+    assert_refused(called("export", trained, tmp_path / "new", "--page", "--plain"), two)
+
+
 def test_without_transformers_the_extra_is_named(trained, tmp_path, called, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     said = r"(transformers|tokenizers).*: pip install '\.\[share\]' in the course's folder"

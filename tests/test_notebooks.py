@@ -158,7 +158,6 @@ CONTROLS = {  # name to how it is made, from a model and its tokenizer
     "budget": lambda *_: widgets.budget(GPTConfig.laptop()),
     "run_planner": lambda *_: widgets.run_planner(
         {"a laptop": (1e11, 0.5), "a GPU": (1e14, 0.3)}),
-    "export_explorer": lambda *_: widgets.export_explorer(),
     "clinic": lambda *_: widgets.clinic(two_cases(), [3.0] * 5),
     "roofline_explorer": lambda *_: widgets.roofline_explorer(1e11, 1e10),
     "head_viewer": lambda model, known: widgets.head_viewer(

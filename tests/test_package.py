@@ -14,7 +14,7 @@ LIBRARY = ROOT / "minigpt_course"
 # each module may import those before it
 CHAIN = ["core", "text", "corpus", "bigram", "results", "fast", "attention", "multihead", "block",
          "gpt", "optimizers", "devices", "runs", "train", "cache", "generate", "probes", "diagnose",
-         "speed", "inside", "gpt2", "share", "reference", "scale", "cli"]
+         "speed", "inside", "gpt2", "saved", "pages", "share", "reference", "scale", "cli"]
 BESIDE = {  # the modules that stand beside the chain, and what they may import
     "faults": {*CHAIN[: CHAIN.index("generate") + 1]},
     "plot": set(),

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from conftest import say, small_corpus, small_gpt
-from minigpt_course import share
+from minigpt_course import saved, share
 from minigpt_course.bigram import evaluate
 from minigpt_course.core import fingerprint, read_about, write_about
 from minigpt_course.fast import dequantize_rows, quantize_rows
@@ -27,7 +27,8 @@ from minigpt_course.gpt2 import from_transformers, to_transformers
 from minigpt_course.runs import (
     RUN_FORMAT, RUN_KINDS, load_best, load_checkpoint, save_checkpoint,
 )
-from minigpt_course.share import load, published, save
+from minigpt_course.saved import published
+from minigpt_course.share import load, save
 from minigpt_course.text import UNKNOWN, CharTokenizer, Corpus
 from minigpt_course.train import TrainConfig, train
 
@@ -259,10 +260,10 @@ def test_8_bits_cost_a_trained_model_little(tmp_path, trained):
 def test_notes_survive(tmp_path, model, tokenizer, bits):
     notes = {"corpus": "hamlet é", "validation loss": 1.25, "steps": [1, 2], "more": {"a": None}}
     save(model, tokenizer, tmp_path, bits=bits, notes=notes)
-    about = read_about(tmp_path / "minigpt.json", share.FORMAT, share.KINDS)
+    about = read_about(tmp_path / "minigpt.json", saved.FORMAT, saved.KINDS)
     assert about["notes"] == notes and about["bits"] == bits
     save(model, tokenizer, tmp_path)
-    assert read_about(tmp_path / "minigpt.json", share.FORMAT, share.KINDS)["notes"] == {}
+    assert read_about(tmp_path / "minigpt.json", saved.FORMAT, saved.KINDS)["notes"] == {}
 
 
 # models that come with the library
@@ -277,7 +278,7 @@ def weights(tmp_path, monkeypatch, tokenizer) -> Path:
     (folder / "results.json").write_text("{}")
     (folder / "empty").mkdir()
     here.mkdir()
-    monkeypatch.setattr(share, "WEIGHTS", folder)
+    monkeypatch.setattr(saved, "WEIGHTS", folder)
     monkeypatch.chdir(here)
     return folder
 
@@ -305,7 +306,7 @@ def test_a_name_that_is_not_published(weights, name):
 
 
 def test_a_library_without_weights_still_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(share, "WEIGHTS", tmp_path / "nowhere")
+    monkeypatch.setattr(saved, "WEIGHTS", tmp_path / "nowhere")
     assert published() == {}
     with pytest.raises(FileNotFoundError, match="no saved model in pydocs"): load("pydocs")
 
@@ -323,7 +324,7 @@ def test_the_course_model_is_yours_or_the_published_one(weights, corpus, capsys)
 
 def test_what_really_comes_with_the_library_can_be_loaded():
     for name, about in published().items():
-        model, tokenizer = load(share.WEIGHTS / name)
+        model, tokenizer = load(saved.WEIGHTS / name)
         assert len(generate(model, tokenizer, "the", 20, seed=0)) == 23
         assert {"corpus", "corpus sha256", "validation loss", "python"} <= about["notes"].keys()
 

@@ -28,7 +28,8 @@ from minigpt_course import cli, core
 from minigpt_course.gpt import GPTConfig
 from minigpt_course.gpt2 import from_transformers, to_transformers
 from minigpt_course.runs import BEST, STATE, load_checkpoint, save_checkpoint
-from minigpt_course.share import KINDS, load, save
+from minigpt_course.saved import KINDS
+from minigpt_course.share import load, save
 from minigpt_course.train import TrainConfig, train
 
 CONFIG = TrainConfig(steps=24, batch_size=2, warmup_steps=5, eval_every=8, checkpoint_every=3)

@@ -21,7 +21,8 @@ from minigpt_course.results import read_results
 from minigpt_course.corpus import load_corpus
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.share import load, published, save
+from minigpt_course.saved import published
+from minigpt_course.share import load, save
 from minigpt_course.text import CharTokenizer
 from minigpt_course.train import TrainConfig, train
 
@@ -55,6 +56,8 @@ pairs = zip(load("kept")[0].parameters(), model.parameters())
 assert all(torch.equal(a, b) for a, b in pairs)
 
 # the command
+minigpt("export", "kept", "page.html", "--page")
+assert "feed(id)" in pathlib.Path("page.html").read_text(encoding="utf-8")
 wrote = minigpt("generate", "kept", "--prompt", "the ", "--length", "100", "--temperature", "0")
 assert wrote.returncode == 0 and wrote.stdout.strip() == text.strip(), wrote
 exported = minigpt("export", "kept", "gpt2")

@@ -14,7 +14,8 @@ from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.gpt2 import model_card
 from minigpt_course.runs import RUN_FORMAT, RUN_KINDS, load_best
-from minigpt_course.share import WEIGHTS, load, save
+from minigpt_course.saved import WEIGHTS
+from minigpt_course.share import load, save
 from minigpt_course.text import CharTokenizer, Corpus
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -46,7 +46,7 @@ def own_class(
 
 # %% ../../nbs/appendix/checks_14.ipynb #c14-006
 def same_tokens(mine, theirs, text: str) -> None:
-    "Whether a reader's tokeniser does what the library's does; raises `Wrong`."
+    "Whether a reader's tokenizer does what the library's does; raises `Wrong`."
     new, about = "a Qé" + UNKNOWN, f"with vocab_size={theirs.vocab_size}"
     ids = encoded(mine, new)
     expect(isinstance(ids, torch.Tensor) and ids.dtype == torch.int64 and ids.dim() == 1,
@@ -94,7 +94,7 @@ def encoded(mine, new):
 # %% ../../nbs/appendix/checks_14.ipynb #c14-009
 @checker
 def check_tokenizer_class(Tokenizer):
-    "14, exercise 1: a tokeniser with an unknown symbol."
+    "14, exercise 1: a tokenizer with an unknown symbol."
     own_class(Tokenizer, "__init__", "encode", "decode", base=object)
     text = f"zebra, cable; able: {UNKNOWN * 9} Zürich? baa! bbb zz"
     for size in 6, 9, 15:
@@ -113,7 +113,7 @@ def check_tokenizer_class(Tokenizer):
     expect(empty.dtype == torch.int64 and len(empty) == 0,
            f"an empty text should give no ids, as int64; yours are {empty.dtype}: name the dtype")
     expect(ask(mine.decode, empty) == "", "no ids decode to an empty text")
-    return "Your tokeniser and the library's give the same id to every character there is."
+    return "Your tokenizer and the library's give the same id to every character there is."
 
 # %% ../../nbs/appendix/checks_14.ipynb #c14-011
 def take_weights(
