@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['STOP', 'END', 'SECONDS', 'check_adamw_on_paper', 'adamw_slips', 'check_accumulate', 'called_twice',
            'loss_of_the_batch', 'gradient_of_the_batch', 'passes_in_parts', 'new_parts', 'go_on',
-           'check_save_and_restore', 'what_came_back', 'check_should_stop', 'stopping_cases', 'check_open_task',
-           'its_parts', 'too_slow', 'known_losses', 'what_it_reached']
+           'check_save_and_restore', 'what_came_back', 'check_should_stop', 'stopping_cases', 'check_open_task', 'pace',
+           'its_parts', 'known_losses', 'what_it_reached']
 
 # %% ../../nbs/appendix/checks_07.ipynb #c07-003
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -269,15 +270,20 @@ def check_open_task(my_run):
     expect(not unknown, f"{unknown}: a text that lost its characters is easier to predict, and "
            "its loss cannot be compared")
     torch.manual_seed(config.seed)
-    def pace(model, curve): return too_slow(curve, config.steps)
-    try: curve = train(GPT(size), corpus, config, tokenizer=tokenizer, on_step=pace)
+    def stop(model, curve):
+        return len(curve.rows) % 50 == 0 and pace(curve) * config.steps > SECONDS
+    try: curve = train(GPT(size), corpus, config, tokenizer=tokenizer, on_step=stop)
     except Diverged as error: raise Wrong(str(error)) from error
-    done, seconds = len(curve.rows), curve.last("seconds")
-    expect(done > config.steps, f"{done:,} steps took {seconds:.0f} s: at this pace "
-           f"{config.steps:,} take more than {SECONDS:.0f} s, and the learning rate would not have "
-           "fallen. Take fewer steps, or a smaller model")
+    expect(len(curve.rows) > config.steps, f"a step takes {1e3 * pace(curve):.0f} ms, so "
+           f"{config.steps:,} take more than {SECONDS:.0f} s. Choose fewer steps, so that "
+           "the learning rate has fallen when the time is over, or a smaller model")
     loss = min(loss for _, loss in curve.validation())
-    return what_it_reached(loss, known_losses(corpus, tokenizer), config.steps, seconds)
+    return what_it_reached(loss, known_losses(corpus, tokenizer), config.steps, pace(curve))
+
+
+def pace(curve: LearningCurve) -> float:
+    "Seconds of a step: their median, which a busy moment of the machine does not move."
+    return float(np.median(np.diff(curve.column("seconds"))))
 
 
 def its_parts(parts) -> tuple[Corpus, GPTConfig, TrainConfig]:
@@ -289,13 +295,6 @@ def its_parts(parts) -> tuple[Corpus, GPTConfig, TrainConfig]:
     return parts
 
 
-def too_slow(curve: LearningCurve, steps: int) -> bool:  # whether a run is stopped
-    "A twentieth of the time is enough to see whether all steps fit."
-    seconds = curve.last("seconds")
-    pace = seconds / len(curve.rows)
-    return seconds > SECONDS / 20 and pace * steps > SECONDS
-
-
 def known_losses(corpus: Corpus, tokenizer: CharTokenizer) -> dict[str, float]:
     "What a loss on this text is compared with: the baselines, and the course's models if there."
     results = read_results()
@@ -303,12 +302,12 @@ def known_losses(corpus: Corpus, tokenizer: CharTokenizer) -> dict[str, float]:
     return results["baselines"] | results["models"]
 
 
-def what_it_reached(loss: float, known: dict[str, float], steps: int, seconds: float) -> str:
+def what_it_reached(loss: float, known: dict[str, float], steps: int, pace: float) -> str:
     "A loss among others; raises `Wrong` if counting does better."
     counted = known["counted bigram"]
     expect(loss < counted, f"after {steps:,} steps the validation loss is {loss:.3f}, and counting "
            f"pairs of characters reaches {counted:.3f}: a rate too high, or too few steps?")
     above = [f"{name} ({other:.3f})" for name, other in known.items() if other <= loss]
-    return (f"{loss:.3f} nats per character after {steps:,} steps in {seconds:.0f} s of "
-            f"{SECONDS:.0f}: below {len(known) - len(above)} of {len(known)} known losses"
+    return (f"{loss:.3f} nats per character after {steps:,} steps, {steps * pace:.0f} of "
+            f"{SECONDS:.0f} s: below {len(known) - len(above)} of {len(known)} known losses"
             + "; still ahead: " * bool(above) + ", ".join(above))
