@@ -4,61 +4,50 @@
 __all__ = ['attention_weights', 'SelfAttention', 'causality_probe', 'AttentionLM']
 
 # %% ../nbs/03_attention.ipynb #03-003
-from typing import Callable
-
 import torch
 from torch import Tensor, nn
 
-from .fast import Dropout
+from .core import changed_at
 
-# %% ../nbs/03_attention.ipynb #03-025
+# %% ../nbs/03_attention.ipynb #03-024
 def attention_weights(
     query: Tensor,  # (..., T, D)
     key: Tensor,  # (..., T, D)
 ) -> Tensor:  # (..., T, T); row i holds what position i takes from each position, and sums to one
-    "How much each position looks at each position of its past (Vaswani et al. 2017, section 3.2.1, with the future masked)."
+    "How much each position looks at each position of its past (Vaswani et al. 2017, 3.2.1)."
     scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5  # (..., T, T)
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
 
-# %% ../nbs/03_attention.ipynb #03-028
+# %% ../nbs/03_attention.ipynb #03-025
 class SelfAttention(nn.Module):
-    "One head of causal self-attention: each position takes a weighted mean of its past's values. `(B, T, C) -> (B, T, D)`."
-    def __init__(
-        self,
-        embed_dim: int,  # C, numbers per position that come in
-        head_dim: int,  # D, numbers per position that come out
-        dropout: float = 0.0,  # dropout probability of the weights
-    ):
+    "One head of causal self-attention, a weighted mean of the past: `(B, T, C) -> (B, T, D)`."
+    def __init__(self, embed_dim: int, head_dim: int):  # C, D
         super().__init__()
         self.query = nn.Linear(embed_dim, head_dim, bias=False)
         self.key = nn.Linear(embed_dim, head_dim, bias=False)
         self.value = nn.Linear(embed_dim, head_dim, bias=False)
-        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         weights = attention_weights(self.query(x), self.key(x))  # (B, T, T)
-        return self.dropout(weights) @ self.value(x)  # (B, T, D)
+        return weights @ self.value(x)  # (B, T, D)
 
-# %% ../nbs/03_attention.ipynb #03-034
+# %% ../nbs/03_attention.ipynb #03-032
 @torch.no_grad()
 def causality_probe(
-    forward: Callable[[Tensor], Tensor],  # a module in evaluation mode: (1, T, C) vectors or (1, T) ids to (1, T, ...)
+    forward,  # a module in evaluation mode: vectors (1, T, C) or ids (1, T) to (1, T, ...)
     inputs: Tensor,  # (T, C) vectors, or (T,) ids of which at least two differ
 ) -> Tensor:  # (T, T); entry [i, j] is the largest change of output i when input j is changed
-    "Change each position in turn and see which outputs move. A causal model has exact zeros where j > i."
-    if not inputs.is_floating_point() and len(set(inputs.tolist())) < 2: raise ValueError("the probe needs at least two different ids, to change one into another")
+    "Change each position in turn: what is causal has exact zeros where j > i."
     unchanged, moved = forward(inputs[None])[0], []
     for j in range(len(inputs)):
-        changed = inputs.clone()
-        changed[j] = 1 - inputs[j] if inputs.is_floating_point() else inputs[inputs != inputs[j]][0]
-        difference = (forward(changed[None])[0] - unchanged).abs()
+        difference = (forward(changed_at(inputs, j)[None])[0] - unchanged).abs()
         moved.append(difference.flatten(1).amax(dim=1))  # (T,)
     return torch.stack(moved, dim=1)
 
-# %% ../nbs/03_attention.ipynb #03-044
+# %% ../nbs/03_attention.ipynb #03-037
 class AttentionLM(nn.Module):
-    "The next character from one look back over the window."
+    "The next character from one look back over the sequence."
     def __init__(self, vocab_size: int, context_length: int, embed_dim: int):
         super().__init__()
         self.token_embedding = nn.Embedding(vocab_size, embed_dim)
@@ -67,5 +56,5 @@ class AttentionLM(nn.Module):
         self.lm_head = nn.Linear(embed_dim, vocab_size)
 
     def forward(self, idx: Tensor) -> Tensor:
-        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T) -> (B, T, C)
+        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T, C)
         return self.lm_head(self.attention(x))  # (B, T, V)

@@ -5,21 +5,25 @@
 # %% auto #0
 __all__ = ['INSIDE', 'MOST', 'RANGES', 'written_whole', 'write_atomically', 'remove_leftovers', 'writes', 'sha256', 'fingerprint',
            'write_about', 'read_about', 'check_kinds', 'filled', 'generator_in_use', 'drawing_from', 'plain',
-           'check_heads', 'check_config', 'check_whole', 'check_number', 'check_choice', 'check_ids',
-           'check_train_config', 'check_betas', 'check_vocabulary', 'check_fit', 'check_finite', 'check_sampling']
+           'unused_characters', 'write_characters', 'read_characters', 'side_by_side', 'evaluating', 'check_vocab_size',
+           'check_chars', 'check_known', 'check_decodable', 'check_batch', 'check_heads', 'check_config', 'check_whole',
+           'check_number', 'check_choice', 'check_ids', 'changed_at', 'check_train_config', 'check_betas',
+           'check_vocabulary', 'check_fit', 'check_finite', 'check_sampling']
 
 # %% ../nbs/appendix/core.ipynb #core-002
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
 import re
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -175,6 +179,109 @@ def plain(
     inside = INSIDE.get(type(model).__name__)
     return plain(getattr(model, inside)) if inside else model
 
+# %% ../nbs/appendix/core.ipynb #core-008z
+def unused_characters(
+    used: Iterable[str],  # characters that are taken
+    number: int,  # how many are wanted
+) -> list[str]:
+    "Printable characters that are not in use, by their code points."
+    taken = set(used)
+    characters = (chr(code) for code in range(32, sys.maxunicode))
+    free = (char for char in characters if char not in taken and char.isprintable())
+    return list(itertools.islice(free, number))
+
+
+def write_characters(path: str | Path, chars: str) -> None:
+    "Keep a vocabulary as JSON."
+    write_atomically(Path(path), json.dumps({"chars": chars}).encode())
+
+
+def read_characters(path: str | Path) -> str:
+    """The vocabulary kept in a JSON file. `FileNotFoundError` if it is missing, `ValueError` if it
+    is something else."""
+    remedy = "save one there with tokenizer.save"
+    if not Path(path).is_file(): raise FileNotFoundError(f"no tokenizer at {path}: {remedy}")
+    try:
+        chars = json.loads(Path(path).read_bytes())["chars"]
+        if not isinstance(chars, str): raise TypeError("its chars are no text")
+        check_chars(chars)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold a tokenizer ({error}): {remedy}") from None
+    return chars
+
+# %% ../nbs/appendix/core.ipynb #core-008zb
+def side_by_side(
+    ids: Tensor,  # (N,) a text
+    context_length: int,  # T
+    batch_size: int,  # sequences at once
+) -> Iterator[tuple[Tensor, Tensor]]:  # inputs and targets, (B, T) each, the last ones shorter
+    "All N - 1 targets of a text, once each. `ValueError` if there are none."
+    if len(ids) < 2:
+        raise ValueError(f"{len(ids)} characters hold no input with a target: give a longer text")
+    whole = (len(ids) - 1) // context_length * context_length
+    inputs, targets = (part[:whole].view(-1, context_length) for part in (ids[:-1], ids[1:]))
+    yield from zip(inputs.split(batch_size), targets.split(batch_size))
+    if whole < len(ids) - 1: yield ids[None, whole:-1], ids[None, whole + 1 :]
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    "Inside, a model is in evaluation mode; yields the device that it is on."
+    was_training = model.training
+    model.eval()
+    try: yield next(model.parameters()).device
+    finally: model.train(was_training)
+
+# %% ../nbs/appendix/core.ipynb #core-009a
+def check_vocab_size(text: str, vocab_size: int | None) -> None:
+    "`ValueError` if there is no text to choose characters from, or no vocabulary of that size."
+    if not text: raise ValueError("an empty text has no characters to choose from: give some text")
+    if vocab_size is not None and not 2 <= vocab_size <= 50_000:
+        raise ValueError(f"vocab_size={vocab_size} cannot be had: a character and the unknown "
+                         "symbol make 2, and 50,000 is the most")
+
+
+def check_chars(chars: str) -> None:
+    "`ValueError` if a vocabulary is empty or names a character twice."
+    if not chars or len(set(chars)) != len(chars):
+        raise ValueError("a vocabulary names at least one character and each once, "
+                         f"not {chars!r}")
+
+
+def check_known(
+    text: str,
+    ids: Tensor,  # (len(text),), -1 for a character that is unknown
+) -> None:
+    "`ValueError` naming the first character without an id, and where it stands."
+    if not (ids < 0).any(): return
+    at = int((ids < 0).int().argmax())
+    raise ValueError(f"the vocabulary has no character {text[at]!r} (at position {at}) and no "
+                     "unknown symbol: leave the character out, or fit the tokenizer with a "
+                     "vocab_size")
+
+
+def check_decodable(ids: Tensor, vocab_size: int) -> None:
+    "`ValueError` if there are ids that a vocabulary has not."
+    if not len(ids): return
+    lowest, highest = (extreme.item() for extreme in ids.aminmax())
+    if not 0 <= lowest <= highest < vocab_size:
+        raise ValueError(f"ids reach from {lowest} to {highest}, this vocabulary has 0 to "
+                         f"{vocab_size - 1}: was another tokenizer used?")
+
+# %% ../nbs/appendix/core.ipynb #core-009b
+def check_batch(
+    length: int,  # of a text
+    batch_size: int,  # B
+    context_length: int,  # T
+) -> None:
+    "`ValueError` if a text holds no sequence of that length, or a size is less than 1."
+    if min(batch_size, context_length) < 1:
+        raise ValueError(f"batch_size={batch_size} and context_length={context_length} must both "
+                         "be at least 1")
+    if length <= context_length:
+        raise ValueError(f"{length} characters hold no window of {context_length} and its "
+                         "targets: give a longer text or a smaller context_length")
+
 # %% ../nbs/appendix/core.ipynb #core-010
 def check_heads(
     embed_dim: int,  # C
@@ -253,6 +360,22 @@ def check_ids(
     if not 0 <= lowest <= highest < config.vocab_size:
         raise ValueError(f"ids reach from {lowest} to {highest}, this model knows 0 to "
                          f"{config.vocab_size - 1}: was another tokenizer used?")
+
+# %% ../nbs/appendix/core.ipynb #core-011c
+def changed_at(
+    inputs: Tensor,  # (T, C) vectors, or (T,) ids
+    position: int,
+) -> Tensor:  # shaped like the inputs
+    "A copy in which one position is different; `ValueError` if no other id is known."
+    changed, old = inputs.clone(), inputs[position]
+    if inputs.is_floating_point():
+        changed[position] = 1 - old
+        return changed
+    others = inputs[inputs != old]
+    if not len(others):
+        raise ValueError("the probe needs at least two different ids, to change one into another")
+    changed[position] = others[0]
+    return changed
 
 # %% ../nbs/appendix/core.ipynb #core-014
 def check_train_config(

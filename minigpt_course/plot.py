@@ -4,23 +4,26 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 'STYLE', 'CENTER', 'NOTE', 'DOTTED', 'LOSS',
-           'MODEL_COLORS', 'in_style', 'visible', 'character_frequencies', 'batch_grid', 'pair_table',
-           'next_characters', 'loss_curves', 'lines', 'results_chart', 'softmax_panels', 'probe_map', 'dot_pattern',
-           'attention_row', 'source_diff', 'Table', 'table', 'seed_spread', 'depth_profiles', 'ledger_areas',
-           'residual_stream', 'learning_curve', 'sampling_panel', 'loss_panels', 'dependence_maps', 'diagnosis_panel',
-           'roofline', 'waterfall', 'time_shares', 'batch_rates', 'heads_grid', 'head_ablations', 'lens_table',
-           'neuron_texts', 'embedding_plane', 'copying', 'machine_hours', 'gradient_sizes', 'generalization_gap',
-           'train_and_validation']
+           'MODEL_COLORS', 'PALE', 'MIDDLE', 'STREAM_NOTES', 'PART_COLORS', 'in_style', 'visible',
+           'character_frequencies', 'corpus_parts', 'batch_grid', 'pair_table', 'next_characters', 'gradient_step',
+           'loss_curves', 'lines', 'results_chart', 'causal_mask', 'look_back', 'probe_map', 'dot_pattern',
+           'attention_row', 'source_diff', 'Table', 'table', 'dot_patterns', 'number_labels', 'head_labels',
+           'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas', 'learning_curve', 'sampling_panel',
+           'loss_panels', 'dependence_maps', 'diagnosis_panel', 'roofline', 'waterfall', 'time_shares', 'batch_rates',
+           'heads_grid', 'head_ablations', 'lens_table', 'neuron_texts', 'embedding_plane', 'copying', 'machine_hours',
+           'gradient_sizes', 'generalization_gap', 'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
 import functools
+import inspect
 import itertools
 import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import ListedColormap, PowerNorm
+from matplotlib.colors import ListedColormap, LogNorm, PowerNorm
+from matplotlib.patches import Rectangle
 
 # %% ../nbs/appendix/plot.ipynb #plot-004
 BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"  # Okabe-Ito
@@ -83,19 +86,40 @@ def _write_characters(ax, chars: str, y: float, fontsize: float = 9) -> None:
 @in_style
 def character_frequencies(
     counts: dict[str, int],  # how often each character occurs
-    cut: int = 76,  # draw a line after so many characters
+    cut: int = 76,  # a vocabulary holds so many
 ):
-    "How often each character occurs, most frequent first, as shares on a logarithmic scale."
+    "How often each character occurs, most frequent first: each stands at its share of the text."
     ranked = sorted(counts, key=counts.get, reverse=True)
     shares = np.array([counts[char] for char in ranked]) / sum(counts.values())
-    ax = _new_axes(12, 3.4, xlabel="rank of the character", ylabel="share of the text",
-                  title="A few characters do most of the work")
-    bars = ax.bar(range(len(ranked)), shares)
-    for bar in bars[cut:]: bar.set_color(ORANGE)
-    ax.bar_label(bars, list(visible("".join(ranked))), padding=2, fontsize=8)
-    ax.axvline(cut - 0.5, **DOTTED)
-    ax.text(cut, shares[0], f"beyond rank {cut}:\none “unknown” symbol", va="top", color=GREY)
-    ax.set(yscale="log", ylim=(None, 0.6), xlim=(-1, len(ranked)))
+    ax = _new_axes(9.7, 3.8, xlabel="rank of the character", ylabel="share of the text",
+                   yscale="log", xlim=(-2, len(ranked) + 1), ylim=(shares[-1] / 2, 1))
+    for rank, (char, share) in enumerate(zip(visible("".join(ranked)), shares)):
+        color = BLUE if rank < cut else RED
+        ax.text(rank, share, char, **CENTER, color=color, fontsize=9, family="monospace")
+    ax.text(2, 1.3 * shares[0], f"{visible(ranked[0])}: {shares[0]:.0%} of the text", color=BLUE)
+    ax.axvspan(cut - 0.5, len(ranked) + 1, color=ORANGE, alpha=0.15, linewidth=0)
+    words = f"beyond rank {cut}: one symbol\nfor all, {shares[cut:].sum():.2%} of the text"
+    ax.text(cut + 0.5, 0.6, words, va="top", color=RED)
+    return ax
+
+# %% ../nbs/appendix/plot.ipynb #plot-010c
+@in_style
+def corpus_parts(
+    sizes: dict[str, int],  # name of each part to its number of characters, in order
+    starts=(),  # places in the text to mark
+):
+    "The parts of a text side by side, with marks under it where sequences begin."
+    ax = _new_axes(9.7, 1.7, xlabel="place in the text (characters)", ylim=(-0.45, 1), yticks=[])
+    ax.spines["left"].set_visible(False)
+    left = 0
+    for (name, size), color in zip(sizes.items(), (SKY, ORANGE, GREY)):
+        ax.barh(0.5, size, 0.9, left, color=color, alpha=0.5)
+        words = "\n".join([*name.split(), f"{size:,}"])
+        ax.text(left + size / 2, 0.5, words, **CENTER, fontsize=9)
+        left += size
+    ax.set_xlim(0, left)
+    ax.plot(starts, [-0.25] * len(starts), "|", color=BLUE, markersize=10, markeredgewidth=1)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-012
@@ -106,7 +130,7 @@ def batch_grid(
 ):
     "A batch as two grids of characters; one position is marked, as input and as target before it."
     T, B = len(inputs[0]), len(inputs)
-    axes = _new_axes(11, 0.42 * B + 0.9, columns=2, xlabel="position in the sequence",
+    axes = _new_axes(9.7, 0.42 * B + 0.9, columns=2, xlabel="position in the sequence",
                     xlim=(-0.6, T - 0.4), ylim=(B - 0.5, -0.5), yticks=range(B))
     for ax, rows, marked in zip(axes, (inputs, targets), (T // 2, T // 2 - 1)):
         for y, row in enumerate(rows): _write_characters(ax, row, y)
@@ -120,17 +144,40 @@ def batch_grid(
 def pair_table(
     probs,  # (V, V) probability of the next character (column) after the present one (row)
     chars: str,  # the vocabulary, in order
+    notes: dict[tuple[str, str], str] = {},  # (rows, columns) to words: a frame around these cells
 ):
-    "A table of next-character probabilities as a heat map with readable characters."
-    ax = _new_axes(10.5, 9.4, xlabel="next character", ylabel="present character")
-    image = ax.imshow(np.asarray(probs), norm=PowerNorm(0.5, 0, 1))
-    ax.figure.colorbar(image, shrink=0.5, ticks=[0, 0.01, 0.1, 0.3, 0.6, 1], format="%g",
-                       label="probability")
-    for axis in ax.xaxis, ax.yaxis: _name_characters(axis, chars, 8)
-    ax.tick_params(length=0, top=True, labeltop=True, pad=7)
-    if len(chars) > 40:  # two columns of labels, or they would lie on each other
-        for label in ax.get_yticklabels()[1::2]: label.set_x(-0.012)
+    "A table of next-character probabilities as a heat map; a pair that never occurs is white."
+    probs = np.asarray(probs)
+    ax = _new_axes(9.7, 10.3, xlabel="next character", ylabel="present character")
+    image = ax.imshow(np.ma.masked_equal(probs, 0), norm=LogNorm(1e-4, 1))
+    ax.figure.colorbar(image, location="bottom", shrink=0.5, aspect=40, format="%g", pad=0.01,
+                       label="probability (logarithmic; white: never seen)", extend="min")
+    for axis in ax.xaxis, ax.yaxis:
+        _name_characters(axis, chars, 8)
+        axis.set_tick_params(length=0)
+    ax.tick_params(top=True, labeltop=True, right=True, labelright=True)
+    ax.spines[["top", "right"]].set_visible(True)
+    if len(chars) > 40: _stagger(ax, len(chars))
+    for (rows, columns), words in notes.items(): _framed(ax, chars, rows, columns, words)
     return ax
+
+
+def _stagger(ax, number: int) -> None:
+    "Every other label further out, or they would touch."
+    for axis in ax.xaxis, ax.yaxis:
+        for tick in axis.get_major_ticks()[1:number:2]: tick.set_pad(14)
+
+
+def _framed(ax, chars: str, rows: str, columns: str, words: str) -> None:
+    "A frame around the cells from the first to the last of the rows and columns."
+    top, bottom = chars.find(rows[0]) - 0.6, chars.find(rows[-1]) + 0.6
+    left, right = chars.find(columns[0]) - 0.6, chars.find(columns[-1]) + 0.6
+    ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=RED,
+                           linewidth=2))
+    x, way, side = (right, 12, "left") if right < 0.7 * len(chars) else (left, -12, "right")
+    ax.annotate(words, (x, (top + bottom) / 2), (way, 0), textcoords="offset points", ha=side,
+                va="center", arrowprops={"arrowstyle": "-", "color": RED},
+                bbox={"facecolor": "white", "edgecolor": RED, "pad": 2})
 
 # %% ../nbs/appendix/plot.ipynb #plot-018
 @in_style
@@ -149,6 +196,33 @@ def next_characters(
         ax.bar(places, probs[order], width, hatch=hatch, edgecolor="white", label=name)
     _name_characters(ax.xaxis, "".join(chars[i] for i in order), 10)
     ax.legend()
+    return ax
+
+# %% ../nbs/appendix/plot.ipynb #plot-019c
+@in_style
+def gradient_step(
+    numbers,  # values that the number may have
+    losses,  # the loss at each
+    at: float,  # its value now
+    gradient: float,  # of the loss there
+    rate: float,  # learning rate
+    xlabel: str,
+):
+    "A loss as a function of one number, the tangent where it stands, and a step against it."
+    ax = _new_axes(7.5, 3.4, xlabel=xlabel, ylabel="loss (nats)")
+    ax.plot(numbers, losses)
+    after = at - rate * gradient
+    here, there = np.interp([at, after], numbers, losses)
+    ends = np.array([at - 1.6, at + 1.6])
+    ax.plot(ends, here + gradient * (ends - at), "--", color=ORANGE)
+    ax.plot([at, after], [here, there], "o", color=BLUE, markersize=7)
+    ax.annotate("", (after, there), (at, here), arrowprops={
+        "arrowstyle": "->", "color": BLUE, "connectionstyle": "arc3,rad=-0.3", "shrinkA": 5,
+        "shrinkB": 5})
+    beside = {"textcoords": "offset points"}
+    ax.annotate(f"the tangent: gradient {gradient:.3f}", (at, here), (8, 40), color=RED, **beside)
+    ax.annotate(f"a step: − {rate:g} × ({gradient:.3f})", (after, there), (-10, 18), color=BLUE,
+                **beside)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-021
@@ -243,20 +317,106 @@ def results_chart(
     ax.set(ylim=(len(models) - 0.4, -0.6))
     return ax
 
-# %% ../nbs/appendix/plot.ipynb #plot-029
+# %% ../nbs/appendix/plot.ipynb #plot-028a
+PALE = ("#b2d5e8", "#f8e2b2", "#b2e2d5")  # blue, orange and green behind dark text
+MIDDLE = "#808080"  # a grey that can be read on white and on black
+
+
+def _cells(ax, texts, colors, fontsize: float = 12) -> None:
+    "A table of coloured cells with a text in each; axes as for `imshow`."
+    for (row, column), text in np.ndenumerate(texts):
+        ax.add_patch(plt.Rectangle((column - 0.47, row - 0.47), 0.94, 0.94,
+                                   facecolor=colors[row][column]))
+        ax.text(column, row, text, **CENTER, fontsize=fontsize, color="black")
+    rows, columns = np.shape(texts)
+    ax.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6))
+    for side in ax.spines.values(): side.set_visible(False)
+    ax.tick_params(length=0)
+
+
 @in_style
-def softmax_panels(
-    scores,  # (K,) scores
+def causal_mask(
+    scores,  # (T, T), a row per position that looks
 ):
-    "What softmax makes of the same scores at several scales (weights)."
-    scores = np.asarray(scores)
-    axes = _new_axes(9, 2.6, columns=3, xlabel="position", ylim=(0, 1))
-    for ax, scale in zip(axes, (1, 4, 16)):
-        raised = np.exp((scores - scores.max()) * scale)
-        ax.bar(range(len(scores)), raised / raised.sum())
-        ax.set_title(f"scores × {scale}")
-    axes[0].set_ylabel("weight")
+    "Scores, the same with the future at minus infinity, and the softmax of each row."
+    scores = np.asarray(scores, dtype=float)
+    T = len(scores)
+    past = np.tri(T, dtype=bool)
+    raised = np.where(past, np.exp(scores - scores.max()), 0)
+    weights = raised / raised.sum(1, keepdims=True)
+    axes = _new_axes(9.6, 3.4, columns=3, xlabel="looks at position", xticks=range(T),
+                     yticks=range(T))
+    free = [[PALE[0]] * T] * T
+    masked = np.where(past, PALE[0], "#bbbbbb")
+    blues = plt.get_cmap("Blues")(0.05 + 0.45 * weights)
+    plain = np.char.mod("%g", scores)
+    _cells(axes[0], plain, free)
+    _cells(axes[1], np.where(past, plain, "−∞"), masked)
+    _cells(axes[2], np.char.mod("%.2f", weights), blues)
+    titles = "scores", "with the causal mask", "softmax of each row: weights"
+    for ax, title in zip(axes, titles): ax.set_title(title)
+    axes[0].set_ylabel("position that looks")
     return axes
+
+# %% ../nbs/appendix/plot.ipynb #plot-028d
+@in_style
+def look_back(
+    x, query, key, value,  # (T, 2) each, for few positions
+    weights,  # (T, T)
+):
+    "How the last position looks back: from vectors to key and value, score, weight and output."
+    x, query, key, value, weights = map(np.asarray, (x, query, key, value, weights))
+    T, middle = len(x), 1 - len(x)
+    ax = _new_axes(10.5, 1.4 * T + 1.5, xlim=(-1.3, 11.3), ylim=(-2 * T - 0.9, 1.9))
+    for position in range(T):
+        y = -2 * position
+        _looked_at(ax, y, x[position], key[position], value[position], key[position] @ query[-1],
+                   weights[-1, position])
+        _arrow(ax, (7.9, y), (9.5, middle), GREEN, linewidth=0.8 + 6 * weights[-1, position])
+        ax.text(-0.85, y, f"{position}", **CENTER, color=MIDDLE, fontsize=12)
+    low = -2 * T
+    ax.plot((0, 0), (low + 1.75, low), color=ORANGE, linestyle="-")
+    _arrow(ax, (0, low), (3.5, low), ORANGE)
+    _arrow(ax, (4.4, low), (4.4, 0.18), ORANGE)
+    _box(ax, 4.4, low, f"query  {_vector(query[-1])}", ORANGE, PALE[1])
+    _box(ax, 10.2, middle, f"output\n{_vector(weights[-1] @ value, 2)}", GREEN, PALE[2])
+    heads = {0: "vector", 2.2: "key and value", 4.4: "score:\nquery · key",
+             6.3: "weight:\nsoftmax", 7.7: "weight\n× value", 10.2: "sum"}
+    for place, head in heads.items():
+        ax.text(place, 1.5, head, **CENTER, color=MIDDLE, fontsize=11)
+    ax.axis("off")
+    return ax
+
+
+def _looked_at(ax, y: float, x, key, value, score: float, weight: float) -> None:
+    "One position of the past in `look_back`, from its vector to what is taken of it."
+    _arrow(ax, (0.4, y + 0.1), (1.65, y + 0.4), BLUE)
+    _arrow(ax, (2.8, y + 0.4), (4.15, y + 0.4), BLUE)
+    _arrow(ax, (4.65, y + 0.4), (5.9, y + 0.4), BLUE)
+    _arrow(ax, (0.4, y - 0.1), (1.65, y - 0.4), GREEN)
+    _arrow(ax, (2.8, y - 0.4), (7.45, y - 0.08), GREEN)
+    _arrow(ax, (6.7, y + 0.4), (7.45, y + 0.1), BLUE)
+    _box(ax, 0, y, _vector(x), GREY, "#dddddd")
+    _box(ax, 2.2, y + 0.4, f"k  {_vector(key)}", BLUE, PALE[0])
+    _box(ax, 2.2, y - 0.4, f"v  {_vector(value)}", GREEN, PALE[2])
+    _box(ax, 4.4, y + 0.4, f"{score:g}", ORANGE, PALE[1])
+    _box(ax, 6.3, y + 0.4, f"{weight:.2f}", BLUE, PALE[0])
+    ax.text(7.7, y, "×", **CENTER, fontsize=15, color=MIDDLE)
+
+
+def _vector(values, digits: int = 0) -> str:
+    return "[" + ", ".join(f"{value:.{digits}f}" for value in values) + "]"
+
+
+def _arrow(ax, start, end, color: str, linewidth: float = 1.6) -> None:
+    look = {"arrowstyle": "-|>", "color": color, "linewidth": linewidth, "shrinkA": 0, "shrinkB": 0,
+            "mutation_scale": 10 + 2 * linewidth}
+    ax.annotate("", end, start, arrowprops=look, zorder=1)
+
+
+def _box(ax, x: float, y: float, text: str, edge: str, face: str) -> None:
+    ax.text(x, y, text, **CENTER, fontsize=11, color="black", zorder=3,
+            bbox={"boxstyle": "round,pad=0.35", "facecolor": face, "edgecolor": edge})
 
 # %% ../nbs/appendix/plot.ipynb #plot-032
 @in_style
@@ -266,13 +426,14 @@ def probe_map(
 ):
     """A causality probe as a heat map: how far output i moves when input j is changed.
 
-    Orange-red crosses mark a look into the future."""
+    White is exactly zero. Above the orange-red line lies the future."""
     moved = np.asarray(moved)
     ax = _new_axes(5.4, 4.2, xlabel="input that was changed", ylabel="output that is watched",
                   title=title)
-    image = ax.imshow(np.where(moved > 0, moved, np.nan))
+    image = ax.imshow(np.where(moved > 0, moved, np.nan), norm=PowerNorm(0.5))
     ax.figure.colorbar(image, label="change of the output")
-    _mark_future(ax, moved)
+    edge = np.repeat(np.arange(len(moved) + 1) - 0.5, 2)
+    ax.plot(edge[2:], edge[1:-1], "-", color=RED)
     ax.locator_params(integer=True)
     return ax
 
@@ -292,13 +453,13 @@ def dot_pattern(
     ax=None,  # where to draw; a figure of its own if there is none
 ):
     "One head's attention: row by row, what each position looks at, as dots sized by weight."
-    side = 0.6 + 0.21 * len(text)
+    side = 0.8 + 0.24 * len(text)
     ax = ax or _new_axes(side, side)
-    _attention(ax, weights, text, 90, 8)
-    _name_characters(ax.yaxis, text, 8)
+    _attention(ax, weights, text, 120, 10)
+    _name_characters(ax.yaxis, text, 10)
     ax.xaxis.set_label_position("top")
     ax.set(ylabel="query: the position that looks", xlabel="key: what it looks at", title=title)
-    _weight_legend(ax, 90)
+    _weight_legend(ax, 120)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-036
@@ -315,7 +476,7 @@ def _attention(ax, weights, text: str, area: float, fontsize: float) -> None:
 def _weight_legend(ax, area: float) -> None:
     "How large a dot is for which weight, in the corner that causal attention leaves empty."
     for weight in (1, 0.5, 0.1): ax.scatter([], [], s=area * weight, color=BLUE, label=weight)
-    ax.legend(title="weight", fontsize=7, title_fontsize=7, loc="upper right")
+    ax.legend(title="weight", fontsize=9, title_fontsize=9, loc="upper right")
 
 # %% ../nbs/appendix/plot.ipynb #plot-039
 @in_style
@@ -333,12 +494,14 @@ def attention_row(
 
 # %% ../nbs/appendix/plot.ipynb #plot-042
 def source_diff(
-    before: str,  # source of the last model
-    after: str,  # source of this one
+    before,  # the last model: its class, or its source
+    after,  # this one
 ):
     "Two sources compared, as a page can show it: a minus for removed lines, a plus for new ones."
     from IPython.display import Markdown
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=99, lineterm="")
+    sources = [part if isinstance(part, str) else inspect.getsource(part)
+               for part in (before, after)]
+    lines = difflib.unified_diff(*(text.splitlines() for text in sources), n=99, lineterm="")
     return Markdown("```diff\n" + "\n".join(list(lines)[3:]) + "\n```")
 
 # %% ../nbs/appendix/plot.ipynb #plot-043b
@@ -369,59 +532,67 @@ def table(
         return f"{value:,}" if isinstance(value, int) else str(value)
     return Table([names, *[[written(value) for value in row] for row in rows]])
 
+# %% ../nbs/appendix/plot.ipynb #plot-043e
+@in_style
+def dot_patterns(
+    patterns,  # (H, T, T) attention weights
+    text: str,  # the T characters
+):
+    "Several heads' attention, two in a row, as `dot_pattern` draws it."
+    rows, side = (len(patterns) + 1) // 2, 0.8 + 0.24 * len(text)
+    axes = _new_axes(2 * side, rows * side, rows, 2)
+    for head, pattern in enumerate(patterns):
+        dot_pattern(pattern, text, f"head {head}", axes.flat[head])
+    return axes
+
+
+def number_labels(
+    positions: int,  # T
+    heads: int,  # H
+    head_dim: int,  # D
+) -> np.ndarray:  # (1, T, 3 * H * D) of text
+    "What each number is: `p2.k.h1.0` is position 2, key, head 1, number 0."
+    parts = itertools.product(range(positions), "qkv", range(heads), range(head_dim))
+    names = [f"p{position}.{kind}.h{head}.{number}" for position, kind, head, number in parts]
+    return np.reshape(names, (1, positions, -1))
+
+
+@in_style
+def head_labels(
+    splits: dict[str, object],  # name to (H, T, D) labels that begin with the position, as "p0."
+):
+    "What stands in each head's rows, coloured by the position that it belongs to."
+    heads = len(next(iter(splits.values())))
+    axes = np.reshape(_new_axes(9.6, 1.9 * len(splits) + 0.3, len(splits), heads), (-1, heads))
+    for row, (name, labels) in zip(axes, splits.items()):
+        for head, ax in enumerate(row):
+            colors = [[PALE[int(label[1]) % 3] for label in line] for line in labels[head]]
+            _cells(ax, labels[head], colors, 11)
+            ax.set(title=f"{name}: head {head}", xticks=[], yticks=range(len(labels[head])))
+        row[0].set_ylabel("row (position)")
+    return axes
+
 # %% ../nbs/appendix/plot.ipynb #plot-045
 @in_style
 def seed_spread(
     results: dict[str, list[float]],  # name of the variant to its losses, one per seed
 ):
-    "Losses of variants (nats per character): a dot a seed, equal seeds joined, a bar at the mean."
-    ax = _new_axes(7, 0.9 + 0.5 * len(results), xlabel=f"validation {LOSS}")
-    names = list(results)
+    """Losses of variants (nats per character): a dot a seed, equal seeds joined, a bar at the mean.
+
+    Beside the name stand the mean and the standard deviation."""
+    ax = _new_axes(7.5, 1.2 + 0.5 * len(results), xlabel=f"validation {LOSS}")
+    names = []
+    for name, losses in results.items():
+        mean, deviation = np.mean(losses), np.std(losses, ddof=1)
+        names.append(f"{name}\n{mean:.3f} ± {deviation:.3f}")
     for losses in zip(*results.values(), strict=True):
         ax.plot(losses, names, "-", color=GREY, alpha=0.4, linewidth=1)
         ax.plot(losses, names, "o", color=BLUE, alpha=0.7, markersize=6)
     ax.plot([np.mean(losses) for losses in results.values()], names, "|", color=RED,
-            markersize=18, markeredgewidth=2)
+            markersize=18, markeredgewidth=2, label="mean")
+    ax.plot([], [], "o-", color=GREY, alpha=0.4, linewidth=1, label="equal seeds")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     ax.set(ylim=(len(results) - 0.5, -0.5))
-    return ax
-
-# %% ../nbs/appendix/plot.ipynb #plot-048
-@in_style
-def depth_profiles(
-    profiles: dict[str, tuple],  # name to RMS of activations and of gradients in each layer
-):
-    "How large activations and gradients are, layer by layer, on a logarithmic scale."
-    axes = _new_axes(10.5, 3.6, columns=2, yscale="log", ylim=(1e-6, 1e6), xlabel="layer",
-                    ylabel="RMS")
-    for ax, sizes, what in zip(axes, zip(*profiles.values()), ("activations", "gradients")):
-        for name, rms in zip(profiles, sizes): ax.plot(rms, label=name)
-        ax.axhline(1, **DOTTED)
-        ax.set_title(f"{what}, by depth")
-    axes[0].legend()
-    return axes
-
-# %% ../nbs/appendix/plot.ipynb #plot-051
-@in_style
-def ledger_areas(
-    ledger: dict[str, int],  # part to number of parameters
-    title: str = "",
-):
-    "A parameter ledger as nested areas: each area is as large as its share."
-    parts = sorted((part for part in ledger.items() if part[1]), key=lambda part: -part[1])
-    ax = _new_axes(9, 3.6, title=title, xlim=(0, 1), ylim=(0, 1))
-    x, y, width, height, left = 0.0, 0.0, 1.0, 1.0, sum(ledger.values())  # what is still free
-    for (name, count), color in zip(parts, (*COLORS, SKY)):
-        share, left, wide = count / left, left - count, width > height * 0.45
-        w, h = (width * share, height) if wide else (width, height * share)  # cuts the longer side
-        ax.bar(x, h, w, y, align="edge", facecolor=color, alpha=0.55, edgecolor="white",
-               linewidth=2, label=f"{count:,}  {name}")
-        if w > 0.1 and h > 0.12:
-            words = textwrap.fill(name, min(14, int(90 * w)), break_long_words=False)
-            ax.text(x + w / 2, y + h / 2, words, **CENTER)
-        if wide: x, width = x + w, width - w
-        else: y, height = y + h, height - h
-    ax.axis("off")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-055
@@ -429,31 +600,100 @@ def ledger_areas(
 def residual_stream(
     num_blocks: int,  # each has two residual branches, attention and feed-forward
 ):
-    "The residual stream and the branches that read from it and add to it; three blocks are drawn."
-    ax = _new_axes(11, 3.4, xlim=(-1.9, 11.2), ylim=(-1.2, 1.7))
-    def arrow(end, start, color, **look):
-        look = {"arrowstyle": "-|>", "linewidth": 1.6, "color": color} | look
-        ax.annotate("", end, start, arrowprops=look)
-    def box(x, y, text, style="square,pad=0.1", face="white", edge="none", **look):
-        frame = {"boxstyle": style, "facecolor": face, "edgecolor": edge}
-        ax.text(x, y, text, bbox=frame, **CENTER, **look)
-    for y, position in (0, "this position"), (-0.5, "the one before"), (-1, "the one before that"):
-        arrow((9.2, y), (-0.2, y), GREY, linewidth=4)
-        ax.text(-0.3, y, position, ha="right", va="center", fontsize=9)
-        ax.text(9.3, y, "norm, lm_head: logits", va="center", fontsize=9)
-    kinds = ("attention", BLUE, "#b2d5e8"), ("feed-\nforward", ORANGE, "#f8e2b2")
-    for branch in range(6):  # it leaves the stream, is normed, computes, and is added
-        x, (name, color, pale) = 1.3 * branch, kinds[branch % 2]
-        arrow((x + 0.66, 0.75), (x + 0.42, 0), color)
-        arrow((x + 1.28, 0), (x + 1.04, 0.75), color)
-        box(x + 0.85, 1, name, "round", pale, color)
-        box(x + 0.55, 0.36, "norm", fontsize=8)
-        box(x + 1.28, 0, "+", "circle,pad=0.1", edge=color, color=color, fontsize=13)
-        if branch % 2: continue
-        arrow((x + 0.85, 0.78), (x + 0.85, -1), BLUE, linestyle=":")
-        ax.text(x + 1.5, 1.5, f"block {branch // 2}", ha="center", color=GREY)
-    ax.text(8.2, 1, f"… to block {num_blocks - 1}", va="center")
+    "One position's residual stream, and the branches that read from it and add to it."
+    ax = _new_axes(11, 4.3, xlim=(-1.5, 12.3), ylim=(-1.9, 2.75))
+    for y in (-0.8, -1.25): _stream(ax, y, "an earlier position", "#bbbbbb", 3)
+    _stream(ax, 0, "this position:\nits embedding", "#777777", 6)
+    for block in range(2):
+        x = 0.3 + 4.6 * block
+        ax.axvspan(x - 0.42, x + 4.08, 0.33, 0.83, color="#f4f4f4", zorder=0)
+        ax.text(x + 1.95, 1.65, f"block {block}", ha="center", color=GREY)
+        _branch(ax, x, "attention", BLUE, "#d6e8f3")
+        _branch(ax, x + 2.2, "feed-forward", RED, "#f7dfd0")
+        ax.plot([x + 1.1] * 3, [0.95, -0.8, -1.25], "o:", color=BLUE, markevery=[1, 2],
+                linewidth=1.4, zorder=4)
+    ax.text(9.75, 0.9, f"... and so on,\nto block {num_blocks - 1}", va="center", color=GREY)
+    ax.text(10.75, 0, "norm, lm_head:\nthe logits", va="center")
+    for words, place, to in STREAM_NOTES:
+        ax.annotate(words, to, place, fontsize=9, color="#444444", ha="center", arrowprops={
+            "arrowstyle": "->", "color": "#444444", "connectionstyle": "arc3,rad=0.2",
+            "linewidth": 0.9})
     ax.axis("off")
+    return ax
+
+
+STREAM_NOTES = [  # words, where they stand, what they point to
+    ("only the branch's input\nis normalized (pre-norm)", (0.4, 2.35), (0.34, 0.82)),
+    ("residual connection:\nthe result is added, x + f(x)", (5.4, 2.35), (4.32, 0.15)),
+    ("the residual stream: C numbers,\nchanged by additions only", (10.3, 2.1), (9.4, 0.1)),
+    ("attention alone reads other positions,\nand only earlier ones", (4.4, -1.85), (1.5, -1.25)),
+]
+
+
+def _stream(ax, y: float, name: str, color: str, width: float) -> None:
+    ax.annotate("", (10.65, y), (-0.2, y), arrowprops={
+        "arrowstyle": "-|>", "color": color, "linewidth": width, "shrinkA": 0, "shrinkB": 0})
+    ax.text(-0.3, y, name, ha="right", va="center")
+
+
+def _branch(ax, x: float, name: str, color: str, pale: str) -> None:
+    "A residual branch that leaves the stream at x: norm, layer, and the sum."
+    ax.plot([x, x, x + 1.7, x + 1.7], [0, 1.2, 1.2, 0.3], "-", color=color)
+    ax.annotate("", (x + 1.7, 0.12), (x + 1.7, 0.5), arrowprops={
+        "arrowstyle": "-|>", "color": color, "linewidth": 1.6})
+    ax.plot(x, 0, "o", color=color, markersize=7, zorder=4)
+    for place, text, face in ((x, 0.62), "norm", "white"), ((x + 0.9, 1.2), name, pale):
+        ax.text(*place, text, **CENTER, bbox={
+            "boxstyle": "round,pad=0.4", "facecolor": face, "edgecolor": color})
+    ax.text(x + 1.7, 0, "+", **CENTER, color=color, weight="bold", bbox={
+        "boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": color})
+
+# %% ../nbs/appendix/plot.ipynb #plot-048
+@in_style
+def depth_profiles(
+    profiles: dict[str, tuple],  # name to RMS of activations and of gradients in each layer
+):
+    "How large activations and gradients are, layer by layer, on a logarithmic scale."
+    depth = max(len(sizes) for sizes, _ in profiles.values()) - 1
+    axes = _new_axes(10.5, 3.6, columns=2, yscale="log", ylim=(1e-6, 1e6), xlim=(0, depth),
+                    xlabel="layer", ylabel="RMS")
+    whats = ("activations: the signal travels →", 0), ("gradients: the gradient travels ←", 1)
+    for ax, (what, part) in zip(axes, whats):
+        for name, sizes in profiles.items():
+            ax.plot(np.clip(sizes[part], 1e-6, 1e6), linewidth=2, label=name)
+        ax.axhline(1, **DOTTED)
+        ax.set_title(what)
+    axes[0].legend()
+    return axes
+
+# %% ../nbs/appendix/plot.ipynb #plot-051
+#: One colour per part of a model, the same for every size.
+PART_COLORS = {
+    "token embedding": ORANGE, "position embedding": PURPLE, "queries, keys, values": BLUE,
+    "output projections": SKY, "feed-forward": RED, "LayerNorms": GREY, "lm_head": GREEN,
+}
+
+
+@in_style
+def ledger_areas(
+    ledger: dict[str, int],  # part to number of parameters
+    title: str = "",
+):
+    "A parameter ledger as nested areas: each area is as large as its share."
+    ax = _new_axes(9, 3.6, title=title, xlim=(0, 1), ylim=(0, 1))
+    x, y, width, height, left = 0.0, 0.0, 1.0, 1.0, sum(ledger.values())  # what is still free
+    for name, count in sorted(ledger.items(), key=lambda part: -part[1]):
+        if not count: continue
+        share, left, wide = count / left, left - count, width > height * 0.45
+        w, h = (width * share, height) if wide else (width, height * share)  # cuts the longer side
+        ax.bar(x, h, w, y, align="edge", facecolor=PART_COLORS[name], alpha=0.55,
+               edgecolor="white", linewidth=2, label=f"{count:,}  {name}")
+        if w > 0.16 and h > 0.15:
+            ax.text(x + w / 2, y + h / 2, textwrap.fill(name, int(60 * w)), **CENTER)
+        if wide: x, width = x + w, width - w
+        else: y, height = y + h, height - h
+    ax.axis("off")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-059

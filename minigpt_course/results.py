@@ -10,8 +10,8 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from .bigram import baselines
 from .core import write_atomically
+from .counted import baselines
 from .text import CharTokenizer, Corpus
 
 # %% ../nbs/appendix/results.ipynb #results-003

@@ -4,12 +4,16 @@ Each is (what is different, text in the printed solution, what it becomes).
 """
 
 RIGHT = {
-    "check_share_lost": [
-        ("a fraction", "sum(char not in chars for char in text) / len(text)",
-         "__import__('fractions').Fraction(sum(char not in chars for char in text), len(text))"),
-    ],
     "check_window_odds": [
         ("a number of NumPy", "10_000 - 100", "__import__('numpy').int64(9_900)"),
+    ],
+    "check_table_gradient": [
+        ("a product with one-hot vectors",
+         "return d_table.index_add(0, inputs, d_logits / len(targets))",
+         "return F.one_hot(inputs, len(table)).float().T @ d_logits / len(targets)"),
+        ("a loop", "return d_table.index_add(0, inputs, d_logits / len(targets))",
+         "for row, i in zip(d_logits, inputs): d_table[i] += row / len(targets)\n"
+         "    return d_table"),
     ],
     "check_stable_cross_entropy": [
         ("picks the target by one-hot", "logits[torch.arange(len(targets)), targets]",
@@ -19,6 +23,20 @@ RIGHT = {
         ("begins at zero", "nn.Embedding((vocab_size + 1) * vocab_size, vocab_size)",
          "nn.Embedding.from_pretrained(torch.zeros((vocab_size + 1) * vocab_size, vocab_size),"
          " freeze=False)"),
+    ],
+    "check_running_mean": [
+        ("a loop", "x.cumsum(dim=1) / counts",
+         "torch.stack([x[:, : i + 1].mean(dim=1) for i in range(len(counts))], dim=1)"),
+    ],
+    "check_mended_attention": [
+        ("PyTorch's own function",
+         "weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)\n"
+         "    return weights @ value",
+         "return F.scaled_dot_product_attention(query, key, value, is_causal=True)"),
+    ],
+    "check_gradient_probe": [
+        ("by torch.func", "torch.autograd.functional.jacobian(lambda x: layer(x[None])[0], x)",
+         "torch.func.jacrev(lambda x: layer(x[None])[0])(x)"),
     ],
     "check_rms_norm": [
         ("by PyTorch's own function",

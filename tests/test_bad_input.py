@@ -14,6 +14,7 @@ import torch
 from conftest import small_corpus, small_gpt
 from minigpt_course import corpus as corpora
 from minigpt_course import runs, saved, share
+from minigpt_course.bigram import evaluate
 from minigpt_course.core import fingerprint, read_about
 from minigpt_course.corpus import SHAKESPEARE_SHA256, IdFile, load_corpus, write_ids
 from minigpt_course.generate import KVCache, generate
@@ -110,6 +111,14 @@ def test_a_text_shorter_than_a_window(length):
             "context_length")
     with pytest.raises(ValueError, match=said):
         get_batch(torch.zeros(length, dtype=torch.long), 4, 16)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_text_without_a_target_cannot_be_judged(model, length):
+    said = f"{length} characters hold no input with a target: give a longer text"
+    with pytest.raises(ValueError, match=said):
+        evaluate(model.train(), torch.zeros(length, dtype=torch.long), 16)
+    assert model.training
 
 
 SCRAPS = [

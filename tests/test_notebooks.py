@@ -153,7 +153,6 @@ CONTROLS = {  # name to how it is made, from a model and its tokenizer
     "what_follows": lambda _, known: widgets.what_follows(torch.rand(24, 24), known.chars),
     "attention_viewer": lambda *_: widgets.attention_viewer(
         lambda text: torch.eye(len(text)), "To be or", most=8),
-    "heads_chooser": lambda *_: widgets.heads_chooser({n: [3.0 / n] * 30 for n in (1, 2, 4)}),
     "depth_explorer": lambda *_: widgets.depth_explorer(depths, ["bare", "normed"]),
     "budget": lambda *_: widgets.budget(GPTConfig.laptop()),
     "run_planner": lambda *_: widgets.run_planner(
@@ -197,6 +196,13 @@ def test_a_control_redraws_when_a_slider_moves(model, tokenizer, name):
         assert control.picture.value != before, title
         slider.value = value
         assert control.picture.value == before, title
+
+
+def test_the_positions_of_the_attention_viewer_end_with_its_text():
+    sliders = CONTROLS["attention_viewer"](None, None).sliders
+    for text, last in ("To", 1), ("To be or not", 7), ("", 0):  # 8 characters at most
+        sliders["text"].value = text
+        assert sliders["position"].max == last
 
 
 def test_what_follows_works_without_a_q():

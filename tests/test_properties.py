@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from conftest import small_corpus, small_gpt
 from minigpt_course import cli
-from minigpt_course.bigram import baselines, counted_models, evaluate
+from minigpt_course.bigram import evaluate
 from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
+from minigpt_course.counted import baselines, counted_models
 from minigpt_course.diagnose import diagnose
 from minigpt_course.generate import next_probabilities
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger

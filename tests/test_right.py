@@ -8,11 +8,12 @@ from conftest import small_gpt
 from minigpt_course import attention
 from minigpt_course.attention import SelfAttention, causality_probe
 from minigpt_course.faults import MaskOffByOne
-from minigpt_course.block import GPTDecoderBlock, as_torch_layer
+from minigpt_course.block import GPTDecoderBlock
 from minigpt_course.cache import RowCache, can_cache
 from minigpt_course.generate import KVCache, generate
-from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger, reference_logits
+from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger
 from minigpt_course.multihead import MultiHeadAttention
+from minigpt_course.proofs import reference_logits, torch_block_output
 
 T, C, H, D = 70, 12, 3, 4  # T: more than one tile of PyTorch's attention kernel
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -74,8 +75,7 @@ def test_several_heads_are_torchs_multihead_attention(dtype):
 @ACTIVATIONS
 def test_a_block_is_torchs_encoder_layer(dtype, activation):
     block, x = random_block(activation=activation).to(dtype), torch.randn(2, T, C, dtype=dtype)
-    future = torch.ones(T, T, dtype=torch.bool).triu(1)
-    assert_near(block(x), as_torch_layer(block)(x, src_mask=future))
+    assert_near(block(x), torch_block_output(block, x))
 
 
 @DTYPES
@@ -133,6 +133,11 @@ def test_the_probe_finds_a_leak_behind_a_layer_norm():
     block = random_block()
     block.attention.__class__ = MaskOffByOne
     assert (causality_probe(block, torch.randn(T, C)).diagonal(1) > 1e-3).all()
+
+
+def test_the_probe_cannot_change_the_only_id_that_there_is():
+    with pytest.raises(ValueError, match="two different ids"):
+        causality_probe(nn.Embedding(24, C), torch.zeros(5, dtype=torch.long))
 
 
 # the numbers that the course promises

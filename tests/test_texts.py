@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from minigpt_course import corpus as texts
-from minigpt_course.bigram import baselines, counted_models
 from minigpt_course.corpus import (
     IdFile, load_corpus, open_corpus, remarks, unknown_share, write_ids,
 )
+from minigpt_course.counted import baselines, counted_models
 from minigpt_course.text import CharTokenizer, Corpus
 
 PLAIN = "To be, or not to be:\nthat is the question.\n\n" * 40

@@ -3,6 +3,7 @@ losses and samples in nbs/pictures/training.json, `draw` makes training.svg from
 import html
 import json
 import sys
+import textwrap
 
 import torch
 
@@ -11,7 +12,6 @@ from minigpt_course.bigram import evaluate
 from minigpt_course.corpus import load_corpus
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.plot import visible
 from minigpt_course.text import CharTokenizer
 from minigpt_course.train import TrainConfig, train
 
@@ -21,14 +21,24 @@ PROMPT, LENGTH, COLUMNS, SECONDS = "Return the ", 240, 68, 1.8
 STYLE = """
 svg { background: #fff; font: 15px ui-monospace, Menlo, Consolas, monospace; }
 text { fill: #1b1b1b; } .quiet { fill: #5a5a5a; font-size: 13px; } .prompt { fill: #0b5fa5; }
-.title { font: 600 17px system-ui, sans-serif; } .axis { stroke: #bbb; } .line { stroke: #0b5fa5; }
+.title { font: 600 17px system-ui, sans-serif; } .axis { stroke: #bbb; }
+.line { stroke: #0b5fa5; fill: #0b5fa5; }
 .frame { opacity: 0; animation: show %(whole).1fs infinite; }
 @keyframes show { 0%%, %(share).2f%% { opacity: 1; } %(after).2f%%, 100%% { opacity: 0; } }
 @media (prefers-reduced-motion: reduce) { .frame { animation: none; } .last { opacity: 1; } }
 @media (prefers-color-scheme: dark) {
   svg { background: #16181c; } text { fill: #e8e8e8; } .quiet { fill: #a5a5a5; }
-  .prompt { fill: #7fbcf2; } .axis { stroke: #555; } .line { stroke: #7fbcf2; }
+  .prompt { fill: #7fbcf2; } .axis { stroke: #555; } .line { stroke: #7fbcf2; fill: #7fbcf2; }
 }
+"""
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 300" role="img"
+  aria-label="A small GPT writes better and better while it is trained">
+<style>{style}</style>
+<text class="title" x="24" y="44">A GPT of 225,677 parameters learns to write</text>
+<line class="axis" x1="680" y1="270" x2="830" y2="270"/>
+<line class="axis" x1="680" y1="100" x2="680" y2="270"/>
+<text class="quiet" x="680" y="88">validation loss</text>
+{pictures}</svg>
 """
 
 
@@ -55,9 +65,10 @@ def keep() -> None:
 
 
 def lines_of(text: str) -> list[str]:
-    "A text in lines of equal length, its ends of line as signs."
-    text = visible(text).replace("␣", " ")
-    return [text[i : i + COLUMNS] for i in range(0, len(text), COLUMNS)][:4]
+    "A text as it would stand on a page, six lines of it."
+    wrapped = [textwrap.wrap(line, COLUMNS) or [""]
+               for line in text.splitlines()]
+    return [line for lines in wrapped for line in lines][:6]
 
 
 def curve(frames: list[dict], upto: int) -> str:
@@ -65,7 +76,7 @@ def curve(frames: list[dict], upto: int) -> str:
     x = [680 + 150 * i / (len(frames) - 1) for i in range(len(frames))]
     y = [270 - 170 * (frame["loss"] - 1) / 3.5 for frame in frames]
     points = " ".join(f"{a:.0f},{b:.0f}" for a, b in zip(x[: upto + 1], y))
-    return (f'<polyline class="line" points="{points}" fill="none" stroke-width="2"/>'
+    return (f'<polyline class="line" points="{points}" style="fill: none" stroke-width="2"/>'
             f'<circle class="line" cx="{x[upto]:.0f}" cy="{y[upto]:.0f}" r="4"/>')
 
 
@@ -75,7 +86,7 @@ def frame_of(frames: list[dict], i: int) -> str:
     for row, line in enumerate(lines_of(frame["text"])):
         start = f'<tspan class="prompt">{PROMPT}</tspan>' if row == 0 else ""
         rest = html.escape(line[len(PROMPT) :] if row == 0 else line)
-        rows.append(f'<text x="24" y="{130 + 30 * row}" xml:space="preserve">{start}{rest}</text>')
+        rows.append(f'<text x="24" y="{122 + 27 * row}" xml:space="preserve">{start}{rest}</text>')
     said = f'after {frame["step"]:,} steps of training: {frame["loss"]:.2f} nats per character'
     last = " last" if i == len(frames) - 1 else ""
     return (f'<g class="frame{last}" style="animation-delay: {i * SECONDS:.1f}s">'
@@ -89,15 +100,8 @@ def draw() -> None:
     share = 100 / len(frames)
     style = STYLE % {"whole": SECONDS * len(frames), "share": share, "after": share + 0.01}
     pictures = "".join(frame_of(frames, i) for i in range(len(frames)))
-    (PICTURES / "training.svg").write_text(f"""<svg xmlns="http://www.w3.org/2000/svg" \
-viewBox="0 0 860 300" role="img" aria-label="A small GPT writes better and better while it is trained">
-<style>{style}</style>
-<text class="title" x="24" y="44">A GPT of 225,677 parameters learns to write</text>
-<line class="axis" x1="680" y1="270" x2="830" y2="270"/><line class="axis" x1="680" y1="100" x2="680" \
-y2="270"/>
-<text class="quiet" x="680" y="88">validation loss</text>
-{pictures}</svg>
-""", encoding="utf-8")
+    picture = SVG.format(style=style, pictures=pictures)
+    (PICTURES / "training.svg").write_text(picture, encoding="utf-8")
 
 
 COMMANDS = {"train": keep, "draw": draw}

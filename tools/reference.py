@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works on a machine where the library is not installed
 
 from minigpt_course import __version__, plot  # noqa: E402
-from minigpt_course.bigram import baselines  # noqa: E402
 from minigpt_course.corpus import load_corpus  # noqa: E402
+from minigpt_course.counted import baselines  # noqa: E402
 from minigpt_course.devices import Compute, choose_device, name_of  # noqa: E402
 from minigpt_course.gpt import GPT, GPTConfig  # noqa: E402
 from minigpt_course.reference import read_notes, reference_band, run_notes  # noqa: E402

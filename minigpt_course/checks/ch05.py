@@ -28,13 +28,13 @@ def check_dropout(dropout):
            "the result in training should be a tensor of the shape of x")
     zero = mine == 0
     lost, kept = zero.float().mean().item(), (mine / x)[~zero]
-    expect(lost > 0, "nothing is dropped in training: with share=0.25 about a quarter of the "
+    expect(lost > 0, "nothing is dropped in training: with p=0.25 about a quarter of the "
            "numbers should be zero")
     expect(abs(lost - 0.75) > 0.05,
-           "with share=0.25 you drop three quarters: share is what goes, not what stays")
+           "with p=0.25 you drop three quarters: p is what goes, not what stays")
     expect(not zero.all(0).any() and not zero.all(1).any(),
            "whole rows or columns are dropped: draw a random number for each number")
-    expect(0.2 < lost < 0.3, f"with share=0.25 about a quarter should be zero, and {lost:.0%} is")
+    expect(0.2 < lost < 0.3, f"with p=0.25 about a quarter should be zero, and {lost:.0%} is")
     enlarged(kept)
     expect(not torch.equal(ask(dropout, x, 0.25, True), mine),
            "two calls drop the same numbers: draw new random numbers each time")
@@ -48,8 +48,8 @@ def enlarged(kept) -> None:
     expect(abs(by - 1) > 0.01,
            "what is left keeps its size, so the mean sinks by the dropout probability: enlarge it")
     expect(abs(by - 0.75) > 0.01,
-           "you make what is left smaller: divide by 1 - share, do not multiply")
-    expect(abs(by - 4) > 0.01, "you divide by share, and what stays is 1 - share")
+           "you make what is left smaller: divide by 1 - p, do not multiply")
+    expect(abs(by - 4) > 0.01, "you divide by p, and what stays is 1 - p")
     same(kept, torch.full_like(kept, 4 / 3),
          f"what is left should grow by 1 / (1 - 0.25) = 1.33, and grows by {by:.2f}")
 

@@ -19,8 +19,8 @@ from .common import Wrong, ask, checker, expect, same
 
 # %% ../../nbs/appendix/checks_06.ipynb #c06-005
 @checker
-def check_modern_count(modern_count, adamw_bytes):
-    "06, exercise 1: the parameters of a decoder without biases, and what AdamW needs for them."
+def check_modern_count(modern_count):
+    "06, exercise 1: the parameters of a decoder without biases."
     V, C, hidden, blocks = first = 13, 6, 10, 3
     off, feed_forward = ask(modern_count, *first) - counted(*first), blocks * C * hidden
     for gap, words in count_gaps(C, blocks, V, feed_forward).items(): expect(off != gap, words)
@@ -28,18 +28,7 @@ def check_modern_count(modern_count, adamw_bytes):
         mine, right = ask(modern_count, *size), counted(*size)
         same(mine, right, f"for V, C, hidden_dim, num_blocks = {size} you count {mine:,}, the "
              f"model has {right:,}", "the count", 1e-9)
-    missing = {
-        4: "gradients and AdamW's two moment estimates are missing",
-        8: "AdamW's two moment estimates are missing",
-        12: "AdamW keeps two moment estimates, not one",
-    }
-    for each, words in missing.items():
-        expect(ask(adamw_bytes, 100) != 100 * each,
-               f"you have {each} bytes for each parameter: {words}")
-    same(ask(adamw_bytes, 100), 1600, "100 parameters take 400 numbers of 4 bytes, which is 1,600",
-         "the number of bytes", 1e-9)
-    return ("You can now size a model from its description: its parameters, times sixteen bytes, "
-            "before any activation.")
+    return "You can now size a model from its description, before you download it."
 
 # %% ../../nbs/appendix/checks_06.ipynb #c06-006
 def count_gaps(C, blocks, V, feed_forward) -> dict:
@@ -68,7 +57,7 @@ def counted(V, C, hidden, blocks):
 # %% ../../nbs/appendix/checks_06.ipynb #c06-008
 @checker
 def check_tie(tie):
-    "06, exercise 2: one matrix for the token embedding and lm_head."
+    "06, exercise 4: one matrix for the token embedding and lm_head."
     model, idx, targets = GPT(GPTConfig(50, 16, 32, 4, 1, 0.0)), *torch.randint(50, (2, 16, 16))
     count = sum(p.numel() for p in model.parameters())
     model = ask(tie, model)
@@ -94,7 +83,7 @@ def check_tie(tie):
 # %% ../../nbs/appendix/checks_06.ipynb #c06-009
 @checker
 def check_stream(StreamGPT):
-    "06, exercise 3: a GPT that returns its residual stream."
+    "06, exercise 2: a GPT that returns its residual stream."
     config, idx = GPTConfig(11, 8, 12, 3, 3, 0.0), torch.randint(11, (2, 7))
     plain, model = GPT(config), ask(StreamGPT, config)
     for p in plain.parameters(): p.data += 0.3 * torch.randn_like(p)
@@ -135,7 +124,7 @@ def same_stream(stream, plain, right) -> None:
 # %% ../../nbs/appendix/checks_06.ipynb #c06-012
 @checker
 def check_reading_flops(reading_flops):
-    "06, exercise 4: the operations of a forward pass, counted on a model."
+    "06, exercise 5: the operations of a forward pass, counted on a model."
     for projection, blocks, T in (False, 3, 10), (True, 3, 6), (False, 2, 16), (False, 1, 1):
         config = GPTConfig(11, 16, 8, 4, blocks, 0.0, projection)
         with Counter() as counter: GPT(config)(torch.zeros(1, T, dtype=torch.long))
@@ -180,7 +169,7 @@ class Counter(TorchFunctionMode):
 # %% ../../nbs/appendix/checks_06.ipynb #c06-015
 @checker
 def check_first_loss(first_loss):
-    "06, exercise 5: the first loss from the standard deviation of lm_head's weights."
+    "06, exercise 3: the first loss from the standard deviation of lm_head's weights."
     for V, C, std in (400, 64, 0.15), (1000, 96, 0.08), (200, 32, 0.02):
         model = GPT(GPTConfig(V, 32, C, 4, 1, 0.0))
         mine = float(ask(first_loss, V, C, std))

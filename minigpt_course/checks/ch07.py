@@ -17,9 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..bigram import BigramLM, baselines
+from ..bigram import BigramLM
 from .common import Wrong, ask, ask_with, checker, expect, same
 from ..corpus import unknown_share
+from ..counted import baselines
 from ..gpt import GPT, GPTConfig
 from ..results import read_results
 from ..runs import Diverged, LearningCurve

@@ -1,0 +1,103 @@
+"""What the parts of a block are worth, and what dropout does: the figures that notebook 05 shows.
+
+    python benchmarks/block_variants.py [--seeds 5] [--steps 500]
+
+Variants are stacks of six blocks, 48 wide, trained on the course's own corpus; equal seeds have
+equal batches, and the losses are those on the whole validation set. With dropout and without, one
+block reads 5,000 characters of it again and again. Writes after each seed what notebook 05 reads,
+minigpt_course/weights/block_variants.json. Takes some minutes on one core.
+"""
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minigpt_course.bigram import evaluate, fit
+from minigpt_course.block import BlockLM
+from minigpt_course.corpus import load_corpus
+from minigpt_course.text import CharTokenizer
+
+RESULT = Path(__file__).parents[1] / "minigpt_course" / "weights" / "block_variants.json"
+SILENT = "no feed-forward layer"
+COURSE = "the course's block"
+VARIANTS = {
+    COURSE: {},
+    "GELU": {"activation": "gelu"},
+    "output projection": {"output_projection": True},
+    SILENT: {},
+}
+SIZE = {"context_length": 32, "embed_dim": 48, "num_heads": 4, "num_blocks": 6}
+TRAINING = {"learning_rate": 3e-3, "batch_size": 16}
+FEW = 5_000  # characters that are read again and again
+
+
+def trained_loss(parts, name: str, seed: int, steps: int) -> float:
+    "Train one variant; its loss on the validation set."
+    train_ids, validation_ids = parts
+    torch.manual_seed(seed)
+    model = BlockLM(77, **SIZE, **VARIANTS[name])
+    if name == SILENT:
+        for block in model.blocks: block.feed_forward = Silent()
+    fit(model, train_ids, steps, context_length=SIZE["context_length"], seed=seed, **TRAINING)
+    return evaluate(model, validation_ids, SIZE["context_length"])
+
+
+class Silent(torch.nn.Module):
+    "Adds nothing to the residual stream."
+    def forward(self, x): return torch.zeros_like(x)
+
+
+def overfitted(parts, dropout: float, seed: int, steps: int) -> tuple[float, float]:
+    "One block trained on few characters: its loss on them, and on the validation set."
+    train_ids, validation_ids = parts
+    torch.manual_seed(seed)
+    model = BlockLM(77, 32, embed_dim=64, num_heads=4, dropout=dropout)
+    fit(model, train_ids[:FEW], steps, 1e-2, batch_size=16, context_length=32, seed=seed)
+    return evaluate(model, train_ids[:FEW], 32), evaluate(model, validation_ids, 32)
+
+
+def variant_rows(losses: dict[str, list[float]]) -> list[tuple]:
+    "Variant, mean loss, and mean and standard deviation of its change from the course's block."
+    rows = []
+    for name in losses:
+        change = np.subtract(losses[name], losses[COURSE])
+        rows.append((name, np.mean(losses[name]), change.mean(), change.std(ddof=1)))
+    return rows
+
+
+def dropout_rows(losses: dict[float, list[tuple]]) -> list[tuple]:
+    "Dropout probability, mean losses on both sets, and the second's standard deviation."
+    return [(str(p), *np.mean(pairs, axis=0), np.std(pairs, axis=0, ddof=1)[1])
+            for p, pairs in losses.items()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=500)
+    wanted = parser.parse_args()
+    corpus = load_corpus("pydocs")
+    tokenizer = CharTokenizer.fit(corpus.text)
+    parts = tokenizer.encode(corpus.train), tokenizer.encode(corpus.validation)
+    losses, overfitting = {name: [] for name in VARIANTS}, {p: [] for p in (0.0, 0.3)}
+    for seed in range(wanted.seeds):
+        for name in VARIANTS:
+            losses[name].append(trained_loss(parts, name, seed, wanted.steps))
+        for p in overfitting:
+            overfitting[p].append(overfitted(parts, p, seed, wanted.steps))
+        write(losses, overfitting, {"corpus": corpus.sha256, "steps": wanted.steps})
+
+
+def write(losses: dict, overfitting: dict, about: dict) -> None:
+    "Keep every loss, and the rows that are shown."
+    about = {"made by": "benchmarks/block_variants.py", "PyTorch": torch.__version__,
+             "Python": platform.python_version()} | about | SIZE | TRAINING
+    shown = {"variants": variant_rows(losses), "dropout": dropout_rows(overfitting)}
+    every = {"losses": losses, "losses with few characters": overfitting}
+    RESULT.write_text(json.dumps(about | shown | every, indent=1) + "\n")
+
+
+if __name__ == "__main__": main()
