@@ -724,7 +724,7 @@ def learning_curve(
     _, (ax, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=(3, 1), sharex=True)
     _training_loss(ax, curve, 20, alpha=0.6, label="training")
     if curve.validation():
-        ax.plot(*zip(*curve.validation()), "o-", color=RED, markersize=6,
+        ax.plot(*zip(*curve.validation()), "o", color=RED, markersize=6,
                 label="validation (whole validation set)")
     _characters_above(ax, curve)
     _baselines(ax, baselines)

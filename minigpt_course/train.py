@@ -17,21 +17,20 @@ from .devices import Compute, anyone
 from .gpt import GPT
 from .optimizers import OPTIMIZERS
 from minigpt_course.runs import (
-    LearningCurve, only_run_in, open_run, progress, save_if_due, saved_first, stop_requests,
-    tell_end, tidy,
+    LearningCurve, only_run_in, open_run, progress, save_if_due, stop_requests, tell, tell_end,
 )
 from .text import CharTokenizer, Corpus
 
-# %% ../nbs/07_train.ipynb #07-016
+# %% ../nbs/07_train.ipynb #07-034
 @dataclass(frozen=True)
 class TrainConfig:
-    "How to train. The defaults suit `GPTConfig.laptop()` on a CPU. `ValueError` if a number makes no sense."
+    "How to train; the defaults suit `GPTConfig.laptop()`. `ValueError` if a number makes no sense."
     steps: int = 2400  # updates
-    batch_size: int = 16  # windows in a batch
+    batch_size: int = 16  # sequences in a batch
     learning_rate: float = 1.2e-2  # at its highest
     warmup_steps: int = 50  # the rate rises over these
     min_lr_ratio: float = 0.05  # the rate at the end, as a share of the highest
-    weight_decay: float = 0.1  # on matrices only
+    weight_decay: float = 0.1  # on the matrices of linear layers only
     betas: tuple[float, float] = (0.8, 0.95)  # of the optimizer's moment estimates
     grad_clip: float = 1.0  # the largest gradient norm that is followed
     eval_every: int = 300  # steps between validations
@@ -46,27 +45,29 @@ class TrainConfig:
 
     @classmethod
     def kaggle(cls, **changes) -> "TrainConfig":  # for `GPTConfig.kaggle()`
-        full = {"steps": 4000, "learning_rate": 2e-3, "warmup_steps": 100, "betas": (0.9, 0.99), "eval_every": 250, "checkpoint_every": 250, "optimizer": "muon"}
+        full = {"steps": 4000, "learning_rate": 2e-3, "warmup_steps": 100, "betas": (0.9, 0.99),
+                "eval_every": 250, "checkpoint_every": 250, "optimizer": "muon"}
         return cls(**full | changes)
 
-# %% ../nbs/07_train.ipynb #07-019
+# %% ../nbs/07_train.ipynb #07-036
 def learning_rate_at(
     step: int,  # updates done so far
     config: TrainConfig,
 ) -> float:
-    "The learning rate of the next update: a straight rise, then a straight fall to `min_lr_ratio` of the highest."
-    if step < config.warmup_steps: return config.learning_rate * (step + 1) / config.warmup_steps
+    "The learning rate of the next update: a straight rise, then a fall to `min_lr_ratio` of it."
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
     fallen = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.learning_rate * (1 - (1 - config.min_lr_ratio) * fallen)
 
-# %% ../nbs/07_train.ipynb #07-039
+# %% ../nbs/07_train.ipynb #07-041
 def train_step(
     model: nn.Module,  # ids to logits
     optimizer: torch.optim.Optimizer,
     inputs: Tensor,  # (B, T) ids
     targets: Tensor,  # (B, T) ids
-    grad_clip: float,  # the longest gradient that is followed
-) -> tuple[float, float]:  # loss before the step (nats per character), length of the gradient
+    grad_clip: float,  # the largest gradient norm that is followed
+) -> tuple[float, float]:  # loss before the step (nats per character), gradient norm
     "One update."
     loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
     optimizer.zero_grad()
@@ -75,29 +76,28 @@ def train_step(
     optimizer.step()
     return loss.item(), norm.item()
 
-# %% ../nbs/07_train.ipynb #07-052
+# %% ../nbs/07_train.ipynb #07-066
 def train(
     model: GPT,  # trained in place
     corpus: Corpus,  # a training set to learn from, a validation set to be judged on
     config: TrainConfig = TrainConfig(),
-    run_dir: str | Path | None = None,  # where checkpoints and the curve are kept; None: nowhere
+    run_dir: str | Path | None = None,  # where checkpoints and curve are kept; None: nowhere
     resume: bool = False,  # go on with the run in run_dir if there is one
     *,
-    tokenizer: CharTokenizer | None = None,  # None: that of a trained model, else fitted on the corpus
-    on_step: Callable[[GPT, LearningCurve], object] | None = None,  # called after each step; an answer that is true stops the run
-    optimizer: Callable | None = None,  # from model and config to an optimizer; None: config.optimizer names it
+    tokenizer: CharTokenizer | None = None,  # None: a trained model's, else fitted on the corpus
+    on_step: Callable[[GPT, LearningCurve], object] | None = None,  # if its answer is true: stop
+    optimizer: Callable | None = None,  # (model, config) -> optimizer; None: config names it
     compute: Compute = Compute(),  # device, precision, compile, threads
 ) -> LearningCurve:
-    "Train, save, and go on where it stopped, bit for bit (on a CPU). Ctrl-C, SIGTERM and a closed terminal save and stop. `ValueError` if model, corpus and run_dir do not belong together, `Diverged` at the first loss that is not finite, `RuntimeError` if another run has the folder."
+    """Train, save, go on exactly. Ctrl-C, SIGTERM and a closed terminal save and stop. `ValueError`
+    if the parts do not fit, `Diverged` at nan, `RuntimeError` if another run has the folder."""
     with only_run_in(run_dir), stop_requests() as stop:
-        run = open_run(model, corpus, config, tokenizer, run_dir, resume, learning_rate_at, optimizer, compute)
-        tidy(run)
+        run = open_run(model, corpus, config, tokenizer, run_dir, resume, learning_rate_at,
+                       optimizer, compute)
         with progress(run) as show:
             while run.step <= config.steps:
                 run.advance()
-                with saved_first(run):
-                    show()
-                    wish = bool(on_step and on_step(model, run.curve))
-                if save_if_due(run, anyone(wish or stop.is_set())): break
+                wish = tell(run, show, on_step) or stop.is_set()
+                if save_if_due(run, anyone(wish)): break
     tell_end(run)
     return run.curve

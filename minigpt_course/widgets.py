@@ -4,23 +4,19 @@
 
 # %% auto #0
 __all__ = ['picture', 'still', 'Control', 'window_stepper', 'what_follows', 'attention_viewer', 'depth_explorer', 'budget',
-           'LiveCurve', 'TrainingControls', 'sampling_controls', 'clinic', 'head_viewer', 'run_planner']
+           'LiveCurve', 'sampling_controls', 'clinic', 'head_viewer', 'run_planner']
 
 # %% ../nbs/appendix/widgets.ipynb #wid-002
-import asyncio
 import base64
-import dataclasses
 import functools
 import inspect
 import io
-import threading
-from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from ipywidgets import Button, HBox, Image, SelectionSlider, VBox
+from ipywidgets import Image, SelectionSlider, VBox
 
 from . import plot
 from .diagnose import diagnose
@@ -29,9 +25,8 @@ from .generate import KVCache, generate, next_probabilities
 from .gpt import GPT, GPTConfig, parameter_ledger, training_flops, training_memory
 from .inside import attention_maps
 from .probes import dependence
-from .runs import LearningCurve
 from .scale import predicted_seconds
-from .train import TrainConfig, train
+from .train import TrainConfig
 
 # %% ../nbs/appendix/widgets.ipynb #wid-004
 def picture(
@@ -162,53 +157,6 @@ class LiveCurve:
         image = display.Image(picture(plot.learning_curve(curve, self.baselines)))
         if self.handle: self.handle.update(image)
         else: self.handle = display.display(image, display_id=True)
-
-# %% ../nbs/appendix/widgets.ipynb #wid-035
-class TrainingControls:
-    """Buttons that start, pause and resume a run in its run_dir, with its curve.
-
-    In Jupyter the curve follows by itself; in a script, a start or `refresh` draws the newest."""
-    def __init__(self, model, corpus, config, run_dir: str):  # as for `train`
-        self.arguments, self.run_dir = (model, corpus, config), run_dir
-        saved = Path(run_dir) / "curve.csv"
-        self.newest = LearningCurve.from_csv(saved) if saved.exists() else LearningCurve()
-        self.drawn = self.thread = self.loop = None
-        start, pause = Button(description="start or resume"), Button(description="pause")
-        start.on_click(self.start)
-        pause.on_click(self.pause)
-        self.picture = Image(format="png")
-        self.box = VBox([HBox([start, pause]), self.picture])
-        self.refresh()
-
-    def start(self, button=None) -> None:
-        self.refresh()
-        if self.thread and self.thread.is_alive(): return
-        try: self.loop = asyncio.get_running_loop()
-        except RuntimeError: self.loop = None  # a plain script: whoever wants to see asks
-        self.pausing, self.thread = False, threading.Thread(target=self.work, daemon=True)
-        self.thread.start()
-
-    def pause(self, button=None) -> None: self.pausing = True
-
-    def refresh(self) -> None:  # in the main thread; draws each curve once, however often asked
-        curve = self.newest
-        if curve is not self.drawn: self.picture.value = picture(plot.learning_curve(curve))
-        self.drawn = curve
-
-    def work(self) -> None:  # in the background, as the next two
-        self.hand_over(train(*self.arguments, self.run_dir, resume=True, on_step=self.look))
-
-    def look(self, model, curve) -> bool:
-        if len(curve.rows) % 20 == 0: self.hand_over(curve)
-        return self.pausing
-
-    def hand_over(self, curve) -> None:
-        self.newest = dataclasses.replace(curve, rows=list(curve.rows))  # training adds more rows
-        if self.loop and not self.loop.is_closed(): self.loop.call_soon_threadsafe(self.refresh)
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        self.refresh()
-        return still(self.box, self.picture.value, "buttons that start and pause a run")
 
 # %% ../nbs/appendix/widgets.ipynb #wid-038
 def sampling_controls(

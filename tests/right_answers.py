@@ -50,6 +50,15 @@ RIGHT = {
     "check_adamw_on_paper": [
         ("an array", "answer = a1, b1, a2", "answer = __import__('numpy').array([a1, b1, a2])"),
     ],
+    "check_save_and_restore": [
+        ("in two files", '    torch.save(state, path)\n',
+         '    torch.save(generator.get_state(), str(path) + ".generator")\n'
+         '    torch.save(state, path)\n'),
+    ],
+    "check_open_task": [
+        ("a list", 'return load_corpus("pydocs"), size, TrainConfig(steps=steps)',
+         'return [load_corpus("pydocs"), size, TrainConfig(steps=steps)]'),
+    ],
     "check_cache_cost": [
         ("a tensor", "answer = without, with_cache, 2 * 8 * 256 * 384 * 4",
          "answer = __import__('torch').tensor([without, with_cache, 2 * 8 * 256 * 384 * 4])"),

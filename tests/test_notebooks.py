@@ -9,14 +9,11 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from conftest import small_gpt
 from minigpt_course import plot, widgets
 from minigpt_course.corpus import load_corpus
 from minigpt_course.faults import FAULTS, SMALL, train_briefly
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.runs import LearningCurve
 from minigpt_course.text import CharTokenizer
-from minigpt_course.train import TrainConfig, train
 
 PROJECT = Path(__file__).parents[1]
 PATHS = sorted((PROJECT / "nbs").rglob("*.ipynb"))
@@ -209,22 +206,3 @@ def test_the_positions_of_the_attention_viewer_end_with_its_text():
 
 def test_what_follows_works_without_a_q():
     assert widgets.what_follows(torch.full((2, 2), 0.5), "ab").picture.value
-
-
-def test_a_run_with_buttons_starts_pauses_and_resumes(tmp_path, corpus):
-    config = TrainConfig(steps=40, batch_size=2, eval_every=20, checkpoint_every=20)
-    folder = tmp_path / "controls"
-    controls = widgets.TrainingControls(small_gpt(dropout=0.3), corpus, config, str(folder))
-    start, pause = controls.box.children[0].children
-    start.click()
-    pause.click()
-    controls.thread.join(60)
-    assert 0 < len(LearningCurve.from_csv(folder / "curve.csv").rows) < config.steps
-    start.click()
-    paused = controls.picture.value
-    controls.thread.join(60)
-    whole = train(small_gpt(dropout=0.3), corpus, config)
-    assert LearningCurve.from_csv(folder / "curve.csv").same_as(whole)
-    assert controls.picture.value == paused  # no thread draws; the main one when it is asked
-    controls.refresh()
-    assert controls.picture.value != paused
