@@ -138,6 +138,22 @@ def test_three_exercises_are_the_core_and_one_stands_in_the_middle(page):
     assert "### Exercise " in text.split("\n## Exercises")[0]
 
 
+TERM = re.compile(r"^\| ([^|]+) \| ([^|]+) \| \[(\d\d)\]", re.MULTILINE)
+
+
+def bold_terms(path: Path) -> list[str]:
+    "The terms that a page introduces: what is bold and neither a question nor a sentence."
+    found = [" ".join(words.split()) for words in re.findall(r"\*\*([^*]+)\*\*", prose(path))]
+    return [words.lower() for words in found if words[-1] not in "?."]
+
+
+def test_each_term_stands_in_the_glossary_with_the_page_that_introduces_it():
+    index = "\n".join(cell["source"] for cell in cells_of(NBS / "index.ipynb"))
+    glossary = {term.lower(): page for term, _, page in TERM.findall(index)}
+    terms = [(term, path.stem[:2]) for path in PAGES for term in bold_terms(path)]
+    assert sorted(terms) == sorted(glossary.items())
+
+
 def report(path: Path) -> str:
     words, lines = measure(path)
     wide = [line[:60] for line in code_lines(cells_of(path)) if len(line) > 100]
