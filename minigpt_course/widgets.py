@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['picture', 'still', 'Control', 'window_stepper', 'what_follows', 'attention_viewer', 'heads_chooser', 'depth_explorer',
-           'budget', 'LiveCurve', 'TrainingControls', 'sampling_controls', 'clinic', 'roofline_explorer', 'head_viewer',
-           'run_planner', 'export_explorer']
+           'budget', 'LiveCurve', 'TrainingControls', 'sampling_controls', 'find_the_fault', 'roofline_explorer',
+           'head_viewer', 'run_planner', 'export_explorer']
 
 # %% ../nbs/appendix/widgets.ipynb #wid-002
 import asyncio
 import base64
 import dataclasses
-import functools
 import inspect
 import io
+import random
 import threading
 from pathlib import Path
 
@@ -24,8 +24,7 @@ import torch
 from ipywidgets import Button, HBox, Image, SelectionSlider, VBox
 
 from . import plot
-from .diagnose import diagnose
-from .faults import FAULTS
+from .faults import FAULTS, SMALL, faulty_model, twin_of
 from .generate import KVCache, generate, next_probabilities
 from .gpt import GPT, GPTConfig, parameter_ledger, training_flops, training_memory
 from .gpt2 import gpt2_weights
@@ -242,28 +241,29 @@ def sampling_controls(
                    top_p=(0.05, 1.0, 0.05))
 
 # %% ../nbs/appendix/widgets.ipynb #wid-041
-def clinic(
-    cases: list[tuple[str, object]],  # (fault, TrainedModel), in the order in which they wait
-    healthy: list[float],  # losses of a healthy model
+def find_the_fault(
+    zoo: dict,  # what `load_zoo` gives
+    seed: int = 0,  # of the order
 ) -> Control:
-    "Diagnose models whose fault is hidden; say what it is, and be told whether and why."
-    @functools.cache  # a case is inspected once, however often a diagnosis is changed
-    def inspected(case):
-        found = cases[case][1]
-        return diagnose(found.model, found.batch, found.fresh, found.optimizer, found.texts,
-                        found.step)
+    "Diagnose models whose fault is hidden, and be told whether you are right, and why."
+    runs = zoo["runs"]
+    choices = [name for name in runs if set(name.split(" + ")) <= set(FAULTS)]
+    order = random.Random(seed).sample(choices, len(choices))
 
-    def draw(case=0, diagnosis="(choose)"):
-        (fault, found), report = cases[case], inspected(case)
-        measured = "\n".join(map(str, report.findings))
-        moves = dependence(found.fresh.blocks[0].attention, found.fresh.config.embed_dim)
-        signs = ", ".join(finding.what for finding in report.findings if finding.suspect == fault)
-        said = f"No, it is not “{diagnosis}”. Look again at: {signs}."
-        if diagnosis == fault: said = f"Right: {fault}. What gives it away: {signs}."
-        if diagnosis == "(choose)": said = "What is it?"
-        return plot.diagnosis_panel(found.losses, healthy, moves, measured, said)
+    def draw(model=0, diagnosis="(choose)"):
+        name = order[model]
+        findings = runs[name][0]["findings"]
+        signs = [f"{each['what']}: {each['value']} (healthy: {each['expected']})"
+                 for each in findings]
+        telling = [each["what"] for each in findings if each["suspect"] in name.split(" + ")]
+        why = ", ".join(telling)
+        said = f"Not “{diagnosis}”. Look again at: {why}."
+        if diagnosis == name: said = f"Right: {name}. What gives it away: {why}."
+        if diagnosis == "(choose)": said = f"Model {model}: what is wrong with it?"
+        moves = dependence(faulty_model(name).blocks[0].attention, SMALL.embed_dim)
+        return plot.diagnosis_panel(runs[name], runs[twin_of(name)], moves, signs, said)
 
-    return Control(draw, case=(0, len(cases) - 1), diagnosis=["(choose)", *FAULTS])
+    return Control(draw, model=(0, len(order) - 1), diagnosis=["(choose)", *choices])
 
 # %% ../nbs/appendix/widgets.ipynb #wid-045
 def roofline_explorer(
