@@ -949,7 +949,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                               'minigpt_course/probes.py'),
                                        'minigpt_course.probes.keeps_gradients': ( 'appendix/probes.html#keeps_gradients',
                                                                                   'minigpt_course/probes.py'),
-                                       'minigpt_course.probes.leak_of': ('appendix/probes.html#leak_of', 'minigpt_course/probes.py'),
                                        'minigpt_course.probes.loss_on': ('appendix/probes.html#loss_on', 'minigpt_course/probes.py'),
                                        'minigpt_course.probes.median_ratio': ( 'appendix/probes.html#median_ratio',
                                                                                'minigpt_course/probes.py'),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minigpt_course.probes import (
-    Finding, batch_findings, gradient_findings, leak_of, none_of, not_finite, output_findings,
+    Finding, batch_findings, gradient_findings, none_of, not_finite, output_findings,
     part_findings, rate_findings, start_findings, step_findings, text_findings,
 )
 
@@ -58,7 +58,8 @@ def diagnose(
         bad = not_finite(still, batch[0])
         if bad: return Report([none_of("numbers that are not finite", [bad], bad)])
         parts = part_findings(still)
-        found = batch_findings(*batch) + parts + output_findings(still, batch[0], leak_of(parts))
+        found = batch_findings(*batch) + parts
+        found += output_findings(still, batch[0], [each.suspect for each in parts])
         if texts: found += text_findings(still, batch, texts)
         found += gradient_findings(still, batch)
         if fresh is not None: found += start_findings(copy.deepcopy(fresh).eval(), batch)

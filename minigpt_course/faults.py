@@ -210,7 +210,6 @@ FAULTS = {
 HEALTHY = {
     "healthy": Fault("", ""),
     "healthy, short text": Fault("", "", with_dropout, SHORT),
-    "half the learning rate": Fault("lr = 6e-3", "lr = 3e-3", training={"learning_rate": 3e-3}),
     "twice the learning rate": Fault("lr = 6e-3", "lr = 12e-3", training={"learning_rate": 12e-3}),
 }
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Ways', 'WAYS', 'LEAKS', 'Finding', 'within', 'none_of', 'dependence', 'close', 'explained', 'ways_of_attention',
-           'ways_of_feed_forward', 'ways_of_a_block', 'ways_of_a_gpt', 'mistakes', 'leak_of', 'part_findings',
-           'not_finite', 'future_gradient', 'output_findings', 'loss_on', 'batch_findings', 'as_bytes', 'overlap',
-           'text_findings', 'activation_summary', 'gradient_check', 'gradient_findings', 'start_findings', 'plain_step',
-           'stepped', 'update_ratios', 'median_ratio', 'monitor', 'keeps_gradients', 'has_dropout', 'step_findings',
+           'ways_of_feed_forward', 'ways_of_a_block', 'ways_of_a_gpt', 'mistakes', 'part_findings', 'not_finite',
+           'future_gradient', 'output_findings', 'loss_on', 'batch_findings', 'as_bytes', 'overlap', 'text_findings',
+           'activation_summary', 'gradient_check', 'gradient_findings', 'start_findings', 'plain_step', 'stepped',
+           'update_ratios', 'median_ratio', 'monitor', 'keeps_gradients', 'has_dropout', 'step_findings',
            'rate_findings']
 
 # %% ../nbs/appendix/probes.ipynb #probes-002
@@ -171,16 +171,6 @@ def mistakes(model: nn.Module) -> dict[str, list[str] | None]:
     return found
 
 # %% ../nbs/appendix/probes.ipynb #probes-010
-LEAKS = {"mask off by one", "mask missing", "mask after softmax", "softmax over the wrong axis",
-         "wrong-order reshape"}
-
-
-def leak_of(findings: list[Finding]) -> str:
-    "What to call a look into the future: by the mistake that explains it, if there is one."
-    named = [each.suspect for each in findings if each.suspect in LEAKS]
-    return named[0] if named else "a look into the future"
-
-
 def part_findings(model: nn.Module) -> list[Finding]:
     "Whether each part of the course's own classes answers as it should with its weights."
     places, unknown, parts = defaultdict(list), [], mistakes(model)
@@ -236,8 +226,14 @@ def future_gradient(
     return largest
 
 # %% ../nbs/appendix/probes.ipynb #probes-013
-def output_findings(model: nn.Module, inputs: Tensor, leak: str) -> list[Finding]:
-    "What can be seen from outside, in any model, of ids (B, T); `leak`: what to call one."
+LEAKS = {"mask off by one", "mask missing", "mask after softmax", "softmax over the wrong axis",
+         "wrong-order reshape"}
+
+
+def output_findings(model: nn.Module, inputs: Tensor, suspects: list[str]) -> list[Finding]:
+    """What can be seen from outside, in any model, of ids (B, T). A look into the future is called
+    by the mistake that explains it, if that is among `suspects`."""
+    leak = next((name for name in suspects if name in LEAKS), "a look into the future")
     def apart(one, other): return (one - other).abs().max().item()
     with torch.no_grad():
         logits, again, alone = model(inputs), model(inputs), model(inputs[-1:])[0]

@@ -20,7 +20,7 @@ from minigpt_course.faults import (
 )
 from minigpt_course.gpt import GPT
 from minigpt_course.optimizers import make_optimizer
-from minigpt_course.probes import gradient_check, overlap
+from minigpt_course.probes import gradient_check, loss_on, monitor, overlap
 from minigpt_course.train import TrainConfig, train_step
 
 BRIEF = TrainConfig(steps=20, batch_size=4, warmup_steps=2, eval_every=10, checkpoint_every=5)
@@ -86,7 +86,7 @@ def test_an_unknown_fault_is_told():
 def test_the_zoo_has_three_seeds_of_every_fault_and_more_of_the_healthy():
     runs = load_zoo()["runs"]
     assert {*FAULTS, *HEALTHY} < {*runs}
-    assert all(len(runs[name]) >= 3 for name in runs) and len(runs["healthy"]) >= 8
+    assert all(len(runs[name]) >= 3 for name in [*FAULTS, *HEALTHY]) and len(runs["healthy"]) >= 8
 
 
 def test_the_zoo_quotes_what_the_tables_of_the_benchmark_say():
@@ -206,6 +206,21 @@ def test_a_gradient_that_is_not_the_loss_s_slope_is_seen(model):
     assert all(torch.allclose(kept[name], now) for name, now in model.state_dict().items())
     for weight in model.parameters(): weight.grad.mul_(3)
     assert gradient_check(model, batch) < 0.9
+
+
+def test_the_monitor_measures_what_it_says(model):
+    batch, optimizer = batch_of(), torch.optim.AdamW(model.parameters(), lr=1e-3)
+    with torch.no_grad():
+        for block in model.blocks: block.attention.qkv.weight.zero_()  # all scores are equal
+        model.blocks[0].feed_forward.up_proj.bias.fill_(-1e3)
+    numbers = monitor(model, batch, optimizer)
+    assert all(weight.grad is None for weight in model.parameters())
+    loss_on(model, batch).backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf)
+    assert numbers["gradient norm"] == pytest.approx(norm.item(), rel=1e-4)
+    assert 1 > numbers["dead units"] >= 1 / model.config.num_blocks
+    usual = sum(math.log(n) for n in range(9, 17)) / 8  # positions 8 to 15 of 16
+    assert numbers["attention entropy"] == pytest.approx(usual, rel=1e-4)
 
 
 # the healthy
