@@ -40,20 +40,20 @@ def trained(folder: Path, name: str, seed: int, texts: tuple) -> TrainedModel:
 def rounded(values) -> list: return [round(value, 3) for value in values]
 
 
-def run_of(case: TrainedModel, seed: int, other: torch.Tensor) -> dict:
+def run_of(case: TrainedModel, seed: int) -> dict:
     "What is kept of one model."
     means = torch.tensor(case.losses).unflatten(0, (-1, EVERY)).mean(1).tolist()
     return {"seed": seed, "training": rounded(means),
-            "validations": [[step, round(loss, 3)] for step, loss in case.validations],
-            "another text": round(evaluate(case.model, other, SMALL.context_length), 3)}
+            "validations": [[step, round(loss, 3)] for step, loss in case.validations]}
 
 
-def diagnosis_of(case: TrainedModel, tokenizer: CharTokenizer) -> dict:
-    "What `diagnose` says of one model, and what the model writes."
+def diagnosis_of(case: TrainedModel, other: torch.Tensor, tokenizer: CharTokenizer) -> dict:
+    "What `diagnose` says of one model, its loss on another text, and what it writes."
     report = diagnose(case.model, case.batch, case.fresh, case.optimizer, case.texts, case.step)
     case.model.eval()
     return {"named": report.suspects, "unusual": report.unusual,
             "findings": [asdict(each) for each in report.findings if each.unusual],
+            "another text": round(evaluate(case.model, other, SMALL.context_length), 3),
             "text": sample(case.model, tokenizer, "The ", 160, SMALL.context_length)}
 
 
@@ -77,10 +77,10 @@ def main() -> None:
     texts, runs = (tokenizer.encode(corpus.train), validation_ids), {}
     for name in [*HEALTHY, *FAULTS, TWO]:
         group = [trained(folder, name, seed, texts) for seed in range(SEEDS.get(name, 3))]
-        runs[name] = [run_of(case, seed, validation_ids) for seed, case in enumerate(group)]
-        for run, case in zip(runs[name], group if name == "healthy" else group[:1]):
-            run |= diagnosis_of(case, tokenizer)
-            print(f"{name:40}", *run["named"], "|", *run["unusual"], flush=True)
+        runs[name] = [run_of(case, seed) for seed, case in enumerate(group)]
+        first = runs[name][0] | diagnosis_of(group[0], validation_ids, tokenizer)
+        print(f"{name:40}", *first["named"], "|", *first["unusual"], flush=True)
+        runs[name][0] = first
     limits = counts(HERE / "diagnose_after.md")
     limits["blind"] = counts(HERE / "diagnose_blind.md")["unseen"]
     about = {"made by": "benchmarks/zoo.py", "corpus sha256": corpus.sha256,

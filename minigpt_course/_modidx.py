@@ -981,6 +981,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                     'minigpt_course/probes.py'),
                                        'minigpt_course.probes.ways_of_feed_forward': ( 'appendix/probes.html#ways_of_feed_forward',
                                                                                        'minigpt_course/probes.py'),
+                                       'minigpt_course.probes.weight_sums': ( 'appendix/probes.html#weight_sums',
+                                                                              'minigpt_course/probes.py'),
                                        'minigpt_course.probes.within': ('appendix/probes.html#within', 'minigpt_course/probes.py')},
             'minigpt_course.reference': { 'minigpt_course.reference.Interval': ( 'appendix/reference.html#interval',
                                                                                  'minigpt_course/reference.py'),

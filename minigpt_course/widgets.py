@@ -29,7 +29,7 @@ from .generate import KVCache, generate, next_probabilities
 from .gpt import GPT, GPTConfig, parameter_ledger, training_flops, training_memory
 from .gpt2 import gpt2_weights
 from .inside import attention_maps
-from .probes import dependence
+from .probes import dependence, weight_sums
 from .runs import LearningCurve
 from .scale import predicted_seconds
 from .speed import product_intensity
@@ -260,7 +260,12 @@ def find_the_fault(
         said = f"Not “{diagnosis}”. Look again at: {why}."
         if diagnosis == name: said = f"Right: {name}. What gives it away: {why}."
         if diagnosis == "(choose)": said = f"Model {model}: what is wrong with it?"
-        moves = dependence(faulty_model(name).blocks[0].attention, SMALL.embed_dim)
+        attention = faulty_model(name).blocks[0].attention
+        sums = weight_sums(attention)
+        if (sums - 1).abs().max() > 0.01:
+            signs.append(f"weights of equal inputs sum to {sums[0]:.2f} at the first position, "
+                         f"{sums[-1]:.2f} at the last (healthy: 1)")
+        moves = dependence(attention, SMALL.embed_dim)
         return plot.diagnosis_panel(runs[name], runs[twin_of(name)], moves, signs, said)
 
     return Control(draw, model=(0, len(order) - 1), diagnosis=["(choose)", *choices])
