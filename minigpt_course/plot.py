@@ -578,7 +578,7 @@ def dependence_maps(
     maps: dict[str, list],  # name to a (T, T) array of yes and no
 ):
     "Who depends on whom in several layers."
-    axes = _new_axes(2.2 * len(maps), 2.6, columns=len(maps))
+    axes = np.atleast_1d(_new_axes(2.2 * len(maps), 2.6, columns=len(maps)))
     for ax, (name, moves) in zip(axes, maps.items()):
         _dependence(ax, moves)
         ax.set_title(textwrap.fill(name, 18), fontsize=9)
