@@ -9,9 +9,10 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 
            'loss_curves', 'lines', 'results_chart', 'causal_mask', 'look_back', 'probe_map', 'dot_pattern',
            'attention_row', 'source_diff', 'Table', 'table', 'dot_patterns', 'number_labels', 'head_labels',
            'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas', 'learning_curve', 'temperatures',
-           'key_value_cache', 'sampling_panel', 'loss_panels', 'dependence_maps', 'diagnosis_panel', 'sizes',
-           'roofline', 'waterfall', 'heads_grid', 'logit_parts', 'lens_table', 'embedding_plane', 'induction_circuit',
-           'copying', 'duration', 'run_times', 'gradient_sizes', 'generalization_gap', 'train_and_validation']
+           'key_value_cache', 'sampling_panel', 'seed_band', 'fault_panels', 'dependence_maps', 'diagnosis_panel',
+           'sizes', 'roofline', 'waterfall', 'heads_grid', 'logit_parts', 'lens_table', 'embedding_plane',
+           'induction_circuit', 'copying', 'duration', 'run_times', 'gradient_sizes', 'generalization_gap',
+           'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -822,31 +823,57 @@ def sampling_panel(
 
 # %% ../nbs/appendix/plot.ipynb #plot-073
 @in_style
-def loss_panels(
-    losses: dict[str, list[float]],  # title to the training loss of each step
-    validations: dict[str, list[tuple[int, float]]],  # title to (step, validation loss)
-    healthy: list[float] = (),  # training losses of a healthy model, in grey
-    floor: dict[str, float] = {},  # baselines: name to loss
+def seed_band(
+    curves: list[list[float]],  # of each seed, the mean training loss of each `every` steps
+    every: int = 20,
 ):
-    "Training losses side by side, validation losses as dots, the highest held at the upper edge."
-    rows = -(-len(losses) // 4)
-    axes = _new_axes(12, 2.3 * rows, rows, 4, ylim=(-0.2, 7))
-    for ax in axes.flat[len(losses) :]: ax.axis("off")
-    for ax, (title, values) in zip(axes.flat, losses.items()):
-        _case(ax, values, healthy)
-        steps, judged = zip(*validations[title])
-        ax.plot(steps, np.minimum(judged, 6.9), "o-", color=RED)
-        for loss in floor.values(): ax.axhline(loss, **DOTTED)
-        ax.set_title(title, fontsize=9)
+    "Runs that differ in nothing but their seed, and the band of two standard deviations."
+    ax = _new_axes(7.5, 3.4, xlabel="step", ylabel=f"training {LOSS}")
+    _band_of_seeds(ax, curves, every)
+    for curve in curves: ax.plot(_steps(curve, every), curve, "-", color=BLUE, linewidth=0.7)
+    ax.legend()
+    return ax
+
+
+def _steps(curve: list[float], every: int) -> np.ndarray:
+    return every * np.arange(1, len(curve) + 1)
+
+
+def _band_of_seeds(ax, curves: list[list[float]], every: int) -> None:  # as for `seed_band`
+    middle, spread = np.mean(curves, axis=0), 2 * np.std(curves, axis=0, ddof=1)
+    ax.fill_between(_steps(middle, every), middle - spread, middle + spread, color=GREY,
+                    alpha=0.35, linewidth=0, label="healthy: mean ± 2 standard deviations")
+
+# %% ../nbs/appendix/plot.ipynb #plot-074c
+@in_style
+def fault_panels(
+    runs: dict[str, list[dict]],  # title to its runs: "training", "validations" of each seed
+    healthy: dict[str, list[dict]],  # title to healthy runs of the same kind
+    every: int = 20,  # steps to a point of "training"
+):
+    "Losses side by side: training in blue, validation in orange-red, what is higher at the edge."
+    rows = -(-len(runs) // 4)
+    axes = _new_axes(12, 2.1 * rows, rows, 4, ylim=(0, 5))
+    for ax in axes.flat[len(runs) :]: ax.axis("off")
+    for ax, title in zip(axes.flat, runs):
+        _faulty_runs(ax, runs[title], healthy[title], every)
+        ax.set_title(title, fontsize=10)
     figure = axes.flat[0].figure
     figure.supxlabel("step")
     figure.supylabel(LOSS)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower right")
     return axes
 
 
-def _case(ax, losses: list[float], healthy: list[float]) -> None:  # as for `loss_panels`
-    ax.plot(healthy, "-", color=GREY, linewidth=1, label="healthy")
-    ax.plot(losses, "-", color=BLUE, linewidth=1.2, label="the case")
+def _faulty_runs(ax, runs: list[dict], healthy: list[dict], every: int) -> None:
+    "As for `fault_panels`, those of one fault."
+    _band_of_seeds(ax, [run["training"] for run in healthy], every)
+    for seed, run in enumerate(runs):
+        names = ("_", "_") if seed else ("training", "validation")
+        losses = np.minimum(run["training"], 4.95)
+        ax.plot(_steps(losses, every), losses, "-", color=BLUE, linewidth=1, label=names[0])
+        steps, losses = np.array(run["validations"]).T
+        ax.plot(steps, np.minimum(losses, 4.95), "o:", color=RED, linewidth=1, label=names[1])
 
 # %% ../nbs/appendix/plot.ipynb #plot-076
 @in_style
@@ -854,7 +881,7 @@ def dependence_maps(
     maps: dict[str, list],  # name to a (T, T) array of yes and no
 ):
     "Who depends on whom in several layers."
-    axes = _new_axes(2.2 * len(maps), 2.6, columns=len(maps))
+    axes = np.atleast_1d(_new_axes(2.2 * len(maps), 2.6, columns=len(maps)))
     for ax, (name, moves) in zip(axes, maps.items()):
         _dependence(ax, moves)
         ax.set_title(textwrap.fill(name, 18), fontsize=9)
@@ -871,22 +898,24 @@ def _dependence(ax, moves) -> None:
 # %% ../nbs/appendix/plot.ipynb #plot-079
 @in_style
 def diagnosis_panel(
-    losses: list[float],  # of the case
-    healthy: list[float],  # of a healthy model
+    runs: list[dict],  # of the faulty model, as for `fault_panels`
+    healthy: list[dict],  # of healthy models of the same kind
     moves,  # (T, T) who depends on whom in its attention
-    report: str,  # what was measured
+    signs: list[str],  # what is unlike healthy models
     verdict: str,  # what is said of the diagnosis
 ):
-    "A case on one page: curve, dependence in attention, measurements, verdict on your diagnosis."
-    _, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 5.6), width_ratios=(3, 2, 5))
-    _case(left, losses, healthy)
-    left.set(xlabel="step", ylabel=LOSS, ylim=(-0.2, 6))
-    left.legend()
+    "One model: its curves, the dependence in its attention, what is unusual, and a verdict."
+    _, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.8), width_ratios=(4, 2, 4))
+    _faulty_runs(left, runs, healthy, 20)
+    left.set(xlabel="step", ylabel=LOSS, ylim=(0, 5))
+    left.legend(loc="lower left")
     _dependence(middle, moves)
     middle.set_title("who depends on whom")
     right.axis("off")
-    page = report + "\n\n" + textwrap.fill(verdict, 78)
-    right.text(0, 1, page, family="monospace", fontsize=7, va="top")
+    right.set_title("unlike healthy models")
+    lines = [textwrap.fill(f"• {sign}", 46, subsequent_indent="  ") for sign in signs]
+    right.text(0, 1, "\n".join(lines) or "nothing", fontsize=9, va="top")
+    left.figure.suptitle(textwrap.fill(verdict, 90), fontweight="bold", x=0.01, ha="left")
     return left
 
 # %% ../nbs/appendix/plot.ipynb #plot-084b

@@ -67,9 +67,14 @@ RIGHT = {
         ("asks the first distribution twice", "    beams = [(0.0, start)]\n",
          "    beams, V = [(0.0, start)], len(log_probs_after(start))\n"),
     ],
-    "check_faulty_rows": [
-        ("an array", "mask_after = [1 / 4, 2 / 4, 3 / 4, 4 / 4]",
-         "mask_after = __import__('numpy').array([1, 2, 3, 4]) / 4"),
+    "check_unknown_layer": [
+        ("written out",
+         "    return layer.merge_heads(F.scaled_dot_product_attention(query, key, key,"
+         " is_causal=True))",
+         "    scores = query @ key.mT / key.shape[-1] ** 0.5\n"
+         "    future = torch.ones_like(scores, dtype=torch.bool).triu(1)\n"
+         "    weights = scores.masked_fill(future, float('-inf')).softmax(-1)\n"
+         "    return layer.merge_heads(weights @ key)"),
     ],
     "check_copied_share": [
         ("a number of NumPy", "return sum(copied) / len(validation)",

@@ -15,10 +15,12 @@ from torch import nn
 from conftest import small_gpt
 from minigpt_course.block import GPTDecoderBlock
 from minigpt_course.diagnose import diagnose
-from minigpt_course.faults import FAULTS, SMALL, AlwaysDropout, MaskOffByOne, train_faulty
+from minigpt_course.faults import (
+    FAULTS, HEALTHY, SMALL, AlwaysDropout, faulty_model, load_zoo, train_faulty,
+)
 from minigpt_course.gpt import GPT
 from minigpt_course.optimizers import make_optimizer
-from minigpt_course.probes import gradient_check, overlap
+from minigpt_course.probes import gradient_check, loss_on, monitor, overlap
 from minigpt_course.train import TrainConfig, train_step
 
 BRIEF = TrainConfig(steps=20, batch_size=4, warmup_steps=2, eval_every=10, checkpoint_every=5)
@@ -58,17 +60,18 @@ def test_an_examination_changes_nothing(config):
 # the faults it knows
 
 
-@pytest.mark.parametrize("fault", [name for name, (_, changes) in FAULTS.items() if not changes])
+OF_THE_MODEL = [name for name, fault in FAULTS.items() if not fault.training]
+
+
+@pytest.mark.parametrize("fault", OF_THE_MODEL)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_fault_of_the_model_is_named_before_any_training(fault, seed):
-    torch.manual_seed(seed)
-    assert diagnose(FAULTS[fault][0](), batch_of(77, T=64)).suspects == [fault]
+    assert diagnose(faulty_model(fault, seed), batch_of(77, T=64)).suspects == [fault]
 
 
 def test_two_faults_at_once_are_both_named():
-    torch.manual_seed(0)
-    model = FAULTS["scale missing"][0]()
-    model.blocks[1].attention.__class__ = MaskOffByOne
+    model = faulty_model("scale missing")
+    model.blocks[1].attention.__class__ = type(faulty_model("mask off by one").blocks[1].attention)
     model.blocks[0].feed_forward.activation = nn.Identity()
     assert set(diagnose(model, batch_of(77)).suspects) == {
         "scale missing", "mask off by one", "activation function missing"}
@@ -77,7 +80,25 @@ def test_two_faults_at_once_are_both_named():
 def test_an_unknown_fault_is_told():
     complaint = "no fault is called 'flu'; there are: mask off by one"
     with pytest.raises(ValueError, match=complaint):
-        train_faulty("flu", torch.zeros(9), torch.zeros(9))
+        train_faulty("positions missing + flu", torch.zeros(9), torch.zeros(9))
+
+
+def test_the_zoo_has_three_seeds_of_every_fault_and_more_of_the_healthy():
+    runs = load_zoo()["runs"]
+    assert {*FAULTS, *HEALTHY} < {*runs}
+    assert all(len(runs[name]) >= 3 for name in [*FAULTS, *HEALTHY]) and len(runs["healthy"]) >= 8
+
+
+def test_the_zoo_quotes_what_the_tables_of_the_benchmark_say():
+    benchmark = Path(__file__).parents[1] / "benchmarks"
+    limits = load_zoo()["limits"]
+    for name, kinds in ("diagnose_after.md", ["unseen", "known", "healthy"]), (
+            "diagnose_blind.md", ["blind"]):
+        text = (benchmark / name).read_text(encoding="utf-8")
+        for kind in kinds:
+            runs, *counts = limits[kind]
+            words = "unseen" if kind == "blind" else kind
+            assert f"| {words}: {runs} | {' | '.join(map(str, counts))} |" in text
 
 
 def test_targets_are_compared_with_the_next_inputs(model):
@@ -185,6 +206,21 @@ def test_a_gradient_that_is_not_the_loss_s_slope_is_seen(model):
     assert all(torch.allclose(kept[name], now) for name, now in model.state_dict().items())
     for weight in model.parameters(): weight.grad.mul_(3)
     assert gradient_check(model, batch) < 0.9
+
+
+def test_the_monitor_measures_what_it_says(model):
+    batch, optimizer = batch_of(), torch.optim.AdamW(model.parameters(), lr=1e-3)
+    with torch.no_grad():
+        for block in model.blocks: block.attention.qkv.weight.zero_()  # all scores are equal
+        model.blocks[0].feed_forward.up_proj.bias.fill_(-1e3)
+    numbers = monitor(model, batch, optimizer)
+    assert all(weight.grad is None for weight in model.parameters())
+    loss_on(model, batch).backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf)
+    assert numbers["gradient norm"] == pytest.approx(norm.item(), rel=1e-4)
+    assert 1 > numbers["dead units"] >= 1 / model.config.num_blocks
+    usual = sum(math.log(n) for n in range(9, 17)) / 8  # positions 8 to 15 of 16
+    assert numbers["attention entropy"] == pytest.approx(usual, rel=1e-4)
 
 
 # the healthy

@@ -10,10 +10,8 @@ import pytest
 import torch
 
 from minigpt_course import plot, widgets
-from minigpt_course.corpus import load_corpus
-from minigpt_course.faults import FAULTS, SMALL, train_briefly
-from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.text import CharTokenizer
+from minigpt_course.faults import load_zoo
+from minigpt_course.gpt import GPTConfig
 
 PROJECT = Path(__file__).parents[1]
 PATHS = sorted((PROJECT / "nbs").rglob("*.ipynb"))
@@ -134,16 +132,6 @@ def test_a_notebook_opened_alone_says_where_the_losses_come_from():
 # controls
 
 
-def two_cases():
-    "A healthy one and one with a fault, hardly trained."
-    corpus = load_corpus("pydocs")
-    ids = CharTokenizer.fit(corpus.text).encode(corpus.text[:20_000])
-    torch.manual_seed(0)
-    models = GPT(SMALL), FAULTS["mask off by one"][0]()
-    return [(name, train_briefly(model, ids[:15_000], ids[15_000:], steps=3))
-            for name, model in zip(("positions missing", "mask off by one"), models)]
-
-
 def depths(kind, depth, scale): return [scale] * depth, [1 / depth] * depth
 
 
@@ -157,7 +145,7 @@ CONTROLS = {  # name to how it is made, from a model and its tokenizer
     "budget": lambda *_: widgets.budget(GPTConfig.laptop()),
     "run_planner": lambda *_: widgets.run_planner(
         {"a laptop": (1e11, 0.5), "a GPU": (1e14, 0.3)}),
-    "clinic": lambda *_: widgets.clinic(two_cases(), [3.0] * 5),
+    "find_the_fault": lambda *_: widgets.find_the_fault(load_zoo()),
     "head_viewer": lambda model, known: widgets.head_viewer(
         model, known, "To be or", torch.rand(2, 2)),
     "sampling_controls": lambda model, known: widgets.sampling_controls(model, known, "To be"),
