@@ -10,11 +10,8 @@ from torch import Tensor, nn
 from .core import changed_at
 
 # %% ../nbs/03_attention.ipynb #03-024
-def attention_weights(
-    query: Tensor,  # (..., T, D)
-    key: Tensor,  # (..., T, D)
-) -> Tensor:  # (..., T, T); row i holds what position i takes from each position, and sums to one
-    "How much each position looks at each position of its past (Vaswani et al. 2017, 3.2.1)."
+def attention_weights(query: Tensor, key: Tensor) -> Tensor:  # two (..., T, D) to (..., T, T)
+    "In row i, what position i takes from each of its past; sums to 1 (Vaswani et al. 2017, 3.2.1)."
     scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5  # (..., T, T)
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
