@@ -12,8 +12,8 @@ import pytest
 NBS = Path(__file__).parents[1] / "nbs"
 PAGES = sorted(NBS.glob("[0-9]*.ipynb"))[:13]  # 14 is nothing but exercises
 # words and code lines before the exercises: at most seven tenths and eleven twentieths of the first
-# edition's, and never more than 1,500 and 220; but 02 has a page on gradients, 05 shows how depth is
-# measured, 06 derives the first loss, 11 explains the induction circuit, and 13 has a page to show
+# edition's, and never more than 1,500 and 220; but 02 has a page on gradients, 05 shows how depth
+# is measured, 06 derives the first loss, 11 explains the induction circuit, 13 has a page to show
 MOST = {
     "01": (1178, 183),
     "02": (1400, 178),
@@ -154,7 +154,9 @@ TERM = re.compile(r"^\| ([^|]+) \| ([^|]+) \| \[(\d\d)\]", re.MULTILINE)
 
 def bold_terms(path: Path) -> list[str]:
     "The terms that a page introduces: what is bold and neither a question nor a sentence."
-    found = [" ".join(words.split()) for words in re.findall(r"\*\*([^*]+)\*\*", prose(path))]
+    last = next(cell["source"] for cell in cells_of(path) if "## Exercises" in cell["source"])
+    text = prose(path) + last.split("## Exercises")[0]
+    found = [" ".join(words.split()) for words in re.findall(r"\*\*([^*]+)\*\*", text)]
     return [words.lower() for words in found if words[-1] not in "?."]
 
 
