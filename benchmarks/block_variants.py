@@ -1,9 +1,11 @@
-"""What the parts of a block are worth, and what dropout does: the figures that notebook 05 shows.
+"""What depth, the parts of a block and dropout are worth: the figures that notebook 05 shows.
 
     python benchmarks/block_variants.py [--seeds 5] [--steps 500]
 
 Variants are stacks of six blocks, 48 wide, trained on the course's own corpus; equal seeds have
-equal batches, and the losses are those on the whole validation set. With dropout and without, one
+equal batches, and the losses are those on the whole validation set. The course's block is also
+trained in stacks of 1, 2, 4 and 8, and with and without LayerNorm at a higher learning rate, with
+three seeds, everything else being equal. With dropout and without, one
 block reads 5,000 characters of it again and again. Writes after each seed what notebook 05 reads,
 minigpt_course/weights/block_variants.json. Takes some minutes on one core.
 """
@@ -22,27 +24,33 @@ from minigpt_course.text import CharTokenizer
 
 RESULT = Path(__file__).parents[1] / "minigpt_course" / "weights" / "block_variants.json"
 SILENT = "no feed-forward layer"
+UNNORMED = "no LayerNorm"
 COURSE = "the course's block"
 VARIANTS = {
     COURSE: {},
     "GELU": {"activation": "gelu"},
     "output projection": {"output_projection": True},
     SILENT: {},
+    UNNORMED: {},
 }
+DEPTHS, HIGHER_RATE, FEWER_SEEDS = (1, 2, 4, 8), 1e-2, 3
 SIZE = {"context_length": 32, "embed_dim": 48, "num_heads": 4, "num_blocks": 6}
 TRAINING = {"learning_rate": 3e-3, "batch_size": 16}
 FEW = 5_000  # characters that are read again and again
 
 
-def trained_loss(parts, name: str, seed: int, steps: int) -> float:
-    "Train one variant; its loss on the validation set."
+def trained_loss(parts, name: str, seed: int, steps: int, **other) -> float:
+    "Train one variant, with another num_blocks or learning_rate if given; its validation loss."
     train_ids, validation_ids = parts
     torch.manual_seed(seed)
-    model = BlockLM(77, **SIZE, **VARIANTS[name])
-    if name == SILENT:
-        for block in model.blocks: block.feed_forward = Silent()
-    fit(model, train_ids, steps, context_length=SIZE["context_length"], seed=seed, **TRAINING)
-    return evaluate(model, validation_ids, SIZE["context_length"])
+    num_blocks = {"num_blocks": other.pop("num_blocks", SIZE["num_blocks"])}
+    model = BlockLM(77, **SIZE | num_blocks, **VARIANTS[name])
+    for block in model.blocks:
+        if name == SILENT: block.feed_forward = Silent()
+        if name == UNNORMED: block.norm1 = block.norm2 = torch.nn.Identity()
+    length = SIZE["context_length"]
+    fit(model, train_ids, steps, context_length=length, seed=seed, **TRAINING | other)
+    return evaluate(model, validation_ids, length)
 
 
 class Silent(torch.nn.Module):
@@ -68,6 +76,11 @@ def variant_rows(losses: dict[str, list[float]]) -> list[tuple]:
     return rows
 
 
+def spread_rows(losses: dict) -> list[tuple]:
+    "What was tried, its mean loss and the standard deviation over the seeds."
+    return [(name, np.mean(every), np.std(every, ddof=1)) for name, every in losses.items()]
+
+
 def dropout_rows(losses: dict[float, list[tuple]]) -> list[tuple]:
     "Dropout probability, mean losses on both sets, and the second's standard deviation."
     return [(str(p), *np.mean(pairs, axis=0), np.std(pairs, axis=0, ddof=1)[1])
@@ -83,20 +96,30 @@ def main() -> None:
     tokenizer = CharTokenizer.fit(corpus.text)
     parts = tokenizer.encode(corpus.train), tokenizer.encode(corpus.validation)
     losses, overfitting = {name: [] for name in VARIANTS}, {p: [] for p in (0.0, 0.3)}
+    depths, fast = {depth: [] for depth in DEPTHS}, {name: [] for name in (COURSE, UNNORMED)}
     for seed in range(wanted.seeds):
         for name in VARIANTS:
             losses[name].append(trained_loss(parts, name, seed, wanted.steps))
         for p in overfitting:
             overfitting[p].append(overfitted(parts, p, seed, wanted.steps))
-        write(losses, overfitting, {"corpus": corpus.sha256, "steps": wanted.steps})
+        if seed < FEWER_SEEDS:
+            for depth, found in depths.items():
+                found.append(trained_loss(parts, COURSE, seed, wanted.steps, num_blocks=depth))
+            for name, found in fast.items():
+                rate = {"learning_rate": HIGHER_RATE}
+                found.append(trained_loss(parts, name, seed, wanted.steps, **rate))
+        about = {"corpus": corpus.sha256, "steps": wanted.steps}
+        write(losses, overfitting, depths, fast, about)
 
 
-def write(losses: dict, overfitting: dict, about: dict) -> None:
+def write(losses: dict, overfitting: dict, depths: dict, fast: dict, about: dict) -> None:
     "Keep every loss, and the rows that are shown."
     about = {"made by": "benchmarks/block_variants.py", "PyTorch": torch.__version__,
              "Python": platform.python_version()} | about | SIZE | TRAINING
-    shown = {"variants": variant_rows(losses), "dropout": dropout_rows(overfitting)}
-    every = {"losses": losses, "losses with few characters": overfitting}
+    shown = {"variants": variant_rows(losses), "dropout": dropout_rows(overfitting),
+             "depths": spread_rows(depths), "higher rate": spread_rows(fast)}
+    every = {"losses": losses, "losses with few characters": overfitting,
+             "losses by depth": depths, "losses at the higher rate": fast}
     RESULT.write_text(json.dumps(about | shown | every, indent=1) + "\n")
 
 

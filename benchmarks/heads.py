@@ -2,6 +2,7 @@
 numbers, five seeds each, trained as the notebook trains it. `python benchmarks/heads.py` writes
 minigpt_course/weights/heads.json, which notebook 04 reads."""
 import json
+from statistics import mean, stdev
 
 import torch
 
@@ -33,6 +34,7 @@ def main() -> None:
         losses[name] = [loss_of(num_heads, seed, *parts) for seed in range(SEEDS)]
         print(name, losses[name], flush=True)
     about = {"made by": "benchmarks/heads.py", "corpus": corpus.sha256, "steps": STEPS,
+             "means": [(name, mean(every), stdev(every)) for name, every in losses.items()],
              "losses": losses}
     SHIPPED.with_name("heads.json").write_text(json.dumps(about, indent=1) + "\n")
 

@@ -10,11 +10,8 @@ from torch import Tensor, nn
 from .core import changed_at
 
 # %% ../nbs/03_attention.ipynb #03-024
-def attention_weights(
-    query: Tensor,  # (..., T, D)
-    key: Tensor,  # (..., T, D)
-) -> Tensor:  # (..., T, T); row i holds what position i takes from each position, and sums to one
-    "How much each position looks at each position of its past (Vaswani et al. 2017, 3.2.1)."
+def attention_weights(query: Tensor, key: Tensor) -> Tensor:  # two (..., T, D) to (..., T, T)
+    "In row i, what position i takes from each of its past; sums to 1 (Vaswani et al. 2017, 3.2.1)."
     scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5  # (..., T, T)
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
@@ -36,7 +33,7 @@ class SelfAttention(nn.Module):
 @torch.no_grad()
 def causality_probe(
     forward,  # a module in evaluation mode: vectors (1, T, C) or ids (1, T) to (1, T, ...)
-    inputs: Tensor,  # (T, C) vectors, or (T,) ids of which at least two differ
+    inputs: Tensor,  # (T, C) vectors, or (T,) ids: each is swapped for another one of them
 ) -> Tensor:  # (T, T); entry [i, j] is the largest change of output i when input j is changed
     "Change each position in turn: what is causal has exact zeros where j > i."
     unchanged, moved = forward(inputs[None])[0], []

@@ -151,7 +151,9 @@ def turned(kind: type, part: str = "attention") -> Callable[[GPT], None]:
     return change
 
 
-def without_positions(model: GPT) -> None: model.__class__ = NoPositions
+def without_positions(model: GPT) -> None:
+    "The positions are not added."
+    model.__class__ = NoPositions
 
 
 def one_block_twice(model: GPT) -> None:
@@ -165,10 +167,14 @@ def unshifted(*arguments) -> tuple[Tensor, Tensor]:
     return inputs, inputs
 
 
-def with_dropout(model: GPT) -> GPT: return GPT(dataclasses.replace(model.config, dropout=0.2))
+def with_dropout(model: GPT) -> GPT:
+    "Another model of that size, with dropout."
+    return GPT(dataclasses.replace(model.config, dropout=0.2))
 
 
-def never_in_training(model: GPT) -> GPT: return with_dropout(model).eval()
+def never_in_training(model: GPT) -> GPT:
+    "With dropout, and in evaluation mode."
+    return with_dropout(model).eval()
 
 # %% ../nbs/appendix/faults.ipynb #faults-012
 class Fault(NamedTuple):

@@ -33,8 +33,8 @@ class GPTConfig:
 
     @classmethod
     def laptop(cls, **changes) -> "GPTConfig":
-        small = {"context_length": 64, "embed_dim": 96, "num_heads": 4, "num_blocks": 2}
-        return cls(**small | {"dropout": 0.0} | changes)
+        small = dict(context_length=64, embed_dim=96, num_heads=4, num_blocks=2, dropout=0.0)
+        return cls(**(small | changes))  # a change wins over the small size
 
 # %% ../nbs/06_gpt.ipynb #06-008
 class GPT(nn.Module):
@@ -88,8 +88,10 @@ def training_memory(
     "Memory that training needs, predicted from the configuration."
     C, H, V = config.embed_dim, config.num_heads, config.vocab_size
     weights = 4 * sum(parameter_ledger(config).values())
-    # a norm keeps mean and spread, a head the sum that its softmax divides by; then norm and loss
-    per_position = config.num_blocks * (12 * C + H + 4) + 2 * C + V + 2
+    block = 12 * C + 2 * 2 + H  # two norms: mean and spread; each head: its softmax's sum
+    last_norm = 2 * C + 2  # what comes in and what goes out, mean and spread
+    loss = V  # the logarithms of the probabilities
+    per_position = config.num_blocks * block + last_norm + loss
     positions = batch_size * config.context_length
     return {"weights": weights, "gradients": weights, "AdamW's moments": 2 * weights,
             "activations": 4 * per_position * positions}

@@ -13,13 +13,8 @@ from .fast import causal_attention
 # %% ../nbs/04_multihead.ipynb #04-024
 class MultiHeadAttention(nn.Module):
     "H heads side by side, computed at once: `(B, T, C) -> (B, T, C)`."
-    def __init__(
-        self,
-        embed_dim: int,  # C, must be a multiple of num_heads
-        num_heads: int,  # H
-        dropout: float = 0.0,  # dropout probability of the weights
-        output_projection: bool = False,  # mix the head outputs with one more matrix, as GPT-2 does
-    ):
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0,  # C, H
+                 output_projection: bool = False):
         super().__init__()
         check_heads(embed_dim, num_heads)
         self.num_heads = num_heads
@@ -28,11 +23,12 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(embed_dim, embed_dim) if output_projection else nn.Identity()
 
     def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, H, D)
-        return qkv.permute(2, 0, 3, 1, 4).unbind()  # three of (B, H, T, D)
+        B, T, C = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.num_heads, C // self.num_heads)
+        return tuple(qkv.permute(2, 0, 3, 1, 4))  # three of (B, H, T, D)
 
     def merge_heads(self, x: Tensor) -> Tensor:
-        return self.out_proj(x.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+        return self.out_proj(x.permute(0, 2, 1, 3).flatten(2))  # (B, H, T, D) -> (B, T, C)
 
     def forward(self, x: Tensor) -> Tensor:
         dropout_p = self.dropout if self.training else 0.0

@@ -319,7 +319,7 @@ def results_chart(
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-028a
-PALE = ("#b2d5e8", "#f8e2b2", "#b2e2d5")  # blue, orange and green behind dark text
+PALE = ("#b2d5e8", "#f8e2b2", "#b2e2d5", "#e8c8dd", "#d9d9d9")  # behind dark text
 MIDDLE = "#808080"  # a grey that can be read on white and on black
 
 
@@ -498,11 +498,13 @@ def source_diff(
     before,  # the last model: its class, or its source
     after,  # this one
 ):
-    "Two sources compared, as a page can show it: a minus for removed lines, a plus for new ones."
+    "Two sources compared, without their docstrings: a minus for what went, a plus for what came."
     from IPython.display import Markdown
     sources = [part if isinstance(part, str) else inspect.getsource(part)
                for part in (before, after)]
-    lines = difflib.unified_diff(*(text.splitlines() for text in sources), n=99, lineterm="")
+    codes = [[line for line in text.splitlines() if not line.lstrip().startswith('"')]
+             for text in sources]
+    lines = difflib.unified_diff(*codes, n=99, lineterm="")
     return Markdown("```diff\n" + "\n".join(list(lines)[3:]) + "\n```")
 
 # %% ../nbs/appendix/plot.ipynb #plot-043b
@@ -581,7 +583,7 @@ def head_labels(
     axes = np.reshape(_new_axes(9.6, 1.9 * len(splits) + 0.3, len(splits), heads), (-1, heads))
     for row, (name, labels) in zip(axes, splits.items()):
         for head, ax in enumerate(row):
-            colors = [[PALE[int(label[1]) % 3] for label in line] for line in labels[head]]
+            colors = [[PALE[int(label[1]) % len(PALE)] for label in line] for line in labels[head]]
             _cells(ax, labels[head], colors, 11)
             ax.set(title=f"{name}: head {head}", xticks=[], yticks=range(len(labels[head])))
         row[0].set_ylabel("row (position)")

@@ -434,6 +434,8 @@ WRONG = {
         ("divides by the number of parts", "(len(x) / len(inputs))", "(1 / parts)"),
         ("zero_grad inside the loop", "        loss.backward()",
          "        model.zero_grad()\n        loss.backward()"),
+        ("zero_grad at the head of the loop", "        loss = ",
+         "        model.zero_grad()\n        loss = "),
         ("no zero_grad", "    model.zero_grad()\n", ""),
         ("returns the last part's loss", "return total", "return loss.item()"),
         ("one backward after the loop",

@@ -131,13 +131,15 @@ def export(root: Path) -> None:
 
 def readme(root: Path) -> None:
     """Derive README.md and its pictures from the index notebook's stored outputs; cells marked
-    `#| echo: false` show only what came out."""
+    `#| echo: false` show only what came out, `#| alt:` describes a picture."""
     pictures = root / "readme_files"
     shutil.rmtree(pictures, ignore_errors=True)
     notebook = nbformat.read(root / "nbs" / "index.ipynb", as_version=4)
     notebook.metadata.language_info = {"name": "python"}  # so that code is coloured as code
     for cell in notebook.cells:
         if cell.source.startswith("#| echo: false"): cell.metadata.tags = ["output only"]
+    described = [words for cell in notebook.cells
+                 for words in re.findall(r"^#\| alt: (.*)$", cell.source, re.MULTILINE)]
     remove = {"enabled": True, "remove_input_tags": {"output only"}}
     exporter = MarkdownExporter(config=Config(TagRemovePreprocessor=remove))
     body, resources = exporter.from_notebook_node(notebook)
@@ -145,6 +147,7 @@ def readme(root: Path) -> None:
         pictures.mkdir(exist_ok=True)
         (pictures / name).write_bytes(data)
         body = body.replace(f"]({name})", f"]({pictures.name}/{name})")
+    for words in described: body = body.replace("![png]", f"![{words}]", 1)
     body = re.sub(r"\]\(((?:appendix/)?\w+\.ipynb)\)", r"](nbs/\1)", body)  # its neighbours
     body = body.replace("](../", "](")  # and to the project's other folders
     body = re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"

@@ -161,7 +161,7 @@ def logits_of_pairs(
            "there is nothing to learn: make the table an `nn.Embedding`, kept in the model")
     out.sum().backward()
     expect(any(weight.grad is not None for weight in model.parameters()),
-           "an optimiser finds nothing: what is to be learnt must be an `nn.Parameter` or in a "
+           "an optimizer finds nothing: what is to be learned must be an `nn.Parameter` or in a "
            "module such as `nn.Embedding`; a plain list hides modules, `nn.ModuleList` does not")
     # a table that begins at zero is a good one, but shows nothing
     for weight in model.parameters(): nn.init.normal_(weight)
@@ -173,7 +173,7 @@ def logits_of_pairs(
 # %% ../../nbs/appendix/checks_02.ipynb #c02-015
 @checker
 def check_trigram_lm(TrigramLM):
-    "02, exercise 4: a learnt table with a row for each pair of characters."
+    "02, exercise 4: a learned table with a row for each pair of characters."
     # (25, 2), every pair
     model, pairs = ask(TrigramLM, 5), torch.cartesian_prod(torch.arange(5), torch.arange(5))
     out = logits_of_pairs(model, pairs)
@@ -205,7 +205,7 @@ def learns_each_pair_alone(second, model, pairs) -> None:
         weight.data -= 0 if gradient is None else gradient
     learnt = model(pairs)[:, 1].view(5, 5, 5)
     expect(torch.equal(learnt[1, 3], second[1, 3]) and torch.equal(learnt[3, 2], second[3, 2]),
-           "what is learnt for the pair (1, 2) changes (1, 3) or (3, 2) too: a trigram has a row "
+           "what is learned for the pair (1, 2) changes (1, 3) or (3, 2) too: a trigram has a row "
            "of its own for each pair, no sum or product of a row for each character")
 
 # %% ../../nbs/appendix/checks_02.ipynb #c02-017

@@ -148,8 +148,11 @@ def check_one_back(one_back):
         expect(not weights.isnan().any(), f"{case} the weights are nan: infinity is no score; "
                "compute the score that gives the share")
         before, favourite = weights.diagonal(-1).double(), int(weights[-1].argmax())
+        expect(int(weights[-1].argmin()) != length - 2 or favourite == length - 2,
+               f"{case} the last position looks least at {length - 2}: is the score negative?")
         words = (f"{case} the last position looks mostly at position {favourite}, not at "
-                 f"{length - 2}: which key does the query of i ask for?")
+                 f"{length - 2}: which key does the query of i ask for? (`roll` moves rows with "
+                 "dims=0 only)")
         expect(favourite == length - 2, words)
         share_of_the_last(before, length, share, case, query)
     return ("You can write an attention pattern down instead of training it; heads that look one "

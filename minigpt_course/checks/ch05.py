@@ -28,6 +28,10 @@ def check_dropout(dropout):
            "the result in training should be a tensor of the shape of x")
     zero = mine == 0
     lost, kept = zero.float().mean().item(), (mine / x)[~zero]
+    if lost in (0, 1):
+        shares = {(ask(dropout, x, 0.25, True) == 0).float().mean().item() for _ in range(20)}
+        expect(shares != {0, 1}, "one random number decides for the whole tensor: draw one for "
+               "each of its numbers")
     expect(lost > 0, "nothing is dropped in training: with p=0.25 about a quarter of the "
            "numbers should be zero")
     expect(abs(lost - 0.75) > 0.05,
@@ -115,7 +119,7 @@ def rms_slips(
         (x / square.mean(-1, keepdim=True), "you divide by the mean square: its root is missing"),
         (x / square.sum(-1, keepdim=True).sqrt(),
          "you divide by the root of the sum: the formula has a mean, 1/C times the sum"),
-        (right + 1, "the learnt vector is added: it multiplies"),
+        (right + 1, "the learned vector is added: it multiplies"),
     ]
 
 # %% ../../nbs/appendix/checks_05.ipynb #c05-010
@@ -127,19 +131,20 @@ def check_rms_norm(RMSNorm):
     expect(torch.equal(x, kept), "your norm wrote into the caller's x: make a new tensor")
     expect(torch.is_tensor(mine) and mine.shape == x.shape,
            f"the result should be a tensor of the shape of x, {tuple(x.shape)}")
-    expect(mine.any(), "everything is zero: the learnt vector should begin as ones")
+    expect(mine.any(), "everything is zero: the learned vector should begin as ones")
     for mistake, words in rms_slips(x):
         expect(not mine.allclose(mistake, rtol=1e-3, atol=1e-3), words)
-    for p in norm.parameters(): expect((p == 1).all(), "the learnt numbers should begin as ones")
+    shapes = [tuple(p.shape) for p in norm.parameters()]
+    expect(shapes == [(6,)], "there should be one nn.Parameter of C numbers, of the shape (C,), as "
+           f"optimizers see no other; for C = 6 the shapes are {shapes}")
+    for p in norm.parameters(): expect((p == 1).all(), "the learned numbers should begin as ones")
     same(mine, F.rms_norm(x, (6,), eps=1e-5),
          "each position should be divided by the root of its mean square")
     zeros_and_small_numbers(norm, x)
-    expect([tuple(p.shape) for p in norm.parameters()] == [(6,)],
-           "there should be one nn.Parameter of C numbers: optimisers see no other")
     gradients_arrive(x, norm)
     next(norm.parameters()).data = weight = torch.arange(6.0)
     same(ask(norm, x), F.rms_norm(x, (6,), weight, 1e-5),
-         "the learnt vector should multiply the result, number by number, and does not")
+         "the learned vector should multiply the result, number by number, and does not")
     return "This is the norm of many newer models, with half of LayerNorm's parameters."
 
 # %% ../../nbs/appendix/checks_05.ipynb #c05-011
@@ -149,7 +154,7 @@ def gradients_arrive(x, norm) -> None:
     out = (ask(norm, x.requires_grad_()) * probe).sum()
     if out.requires_grad: out.backward()
     expect(next(norm.parameters()).grad is not None,
-           "no gradient reaches the learnt vector: it is not in use, or only its data is")
+           "no gradient reaches the learned vector: it is not in use, or only its data is")
     expect(x.grad is not None, "no gradient reaches x: it is detached on the way")
     (F.rms_norm(twin, (6,), eps=1e-5) * probe).sum().backward()
     same(x.grad, twin.grad, "the gradient that reaches x is wrong: the size that you divide by "
