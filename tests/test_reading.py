@@ -155,7 +155,9 @@ TERM = re.compile(r"^\| ([^|]+) \| ([^|]+) \| \[(\d\d)\]", re.MULTILINE)
 
 def bold_terms(path: Path) -> list[str]:
     "The terms that a page introduces: what is bold and neither a question nor a sentence."
-    found = [" ".join(words.split()) for words in re.findall(r"\*\*([^*]+)\*\*", prose(path))]
+    last = next(cell["source"] for cell in cells_of(path) if "## Exercises" in cell["source"])
+    text = prose(path) + last.split("## Exercises")[0]
+    found = [" ".join(words.split()) for words in re.findall(r"\*\*([^*]+)\*\*", text)]
     return [words.lower() for words in found if words[-1] not in "?."]
 
 
