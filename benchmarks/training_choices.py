@@ -26,15 +26,15 @@ SMALL = GPTConfig(context_length=32, embed_dim=48, num_heads=2, num_blocks=1)
 OURS = {"betas": (0.8, 0.95), "min_lr_ratio": 0.05, "warmup_steps": 50, "weight_decay": 0.1,
         "grad_clip": 1.0}
 NOT_CLIPPED = 1e9
-# each row has one thing more than the row before it; the first is the bare loop
+# each row makes one change to the row before it; the first is the bare loop
 IMPROVEMENTS = {
     "bare loop": {"betas": (0.9, 0.999), "min_lr_ratio": 1.0, "warmup_steps": 0,
                   "weight_decay": 0.0, "grad_clip": NOT_CLIPPED},
     "+ warm-up over 50 steps": {"warmup_steps": 50},
     "+ rate falls to a twentieth": {"min_lr_ratio": 0.05},
-    "+ betas (0.8, 0.95)": {"betas": (0.8, 0.95)},
+    "+ betas (0.8, 0.95), not (0.9, 0.999)": {"betas": (0.8, 0.95)},
     "+ weight decay on everything": {"weight_decay": 0.1, "everything_decays": True},
-    "weight decay on matrices only": {"everything_decays": False},
+    "then weight decay on matrices only": {"everything_decays": False},
     "+ gradient clipping at 1": {"grad_clip": 1.0},
 }
 HOT = {  # eight times the rate

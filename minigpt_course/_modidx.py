@@ -967,6 +967,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'minigpt_course.plot.embedding_plane': ( 'appendix/plot.html#embedding_plane',
                                                                               'minigpt_course/plot.py'),
                                      'minigpt_course.plot.fault_panels': ('appendix/plot.html#fault_panels', 'minigpt_course/plot.py'),
+                                     'minigpt_course.plot.gains_table': ('appendix/plot.html#gains_table', 'minigpt_course/plot.py'),
                                      'minigpt_course.plot.generalization_gap': ( 'appendix/plot.html#generalization_gap',
                                                                                  'minigpt_course/plot.py'),
                                      'minigpt_course.plot.gradient_sizes': ('appendix/plot.html#gradient_sizes', 'minigpt_course/plot.py'),

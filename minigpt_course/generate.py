@@ -27,7 +27,9 @@ def next_probabilities(
     if temperature == 0: return F.one_hot(logits.argmax(), len(logits)).to(logits.dtype)
     scores = (logits.double() - logits.max()) / temperature  # at most 0: nothing overflows
     ranked, order = scores.softmax(-1).sort(descending=True, stable=True)
-    if top_p is not None: ranked[1:] *= ranked.cumsum(0)[:-1] < top_p  # what stands before it
+    if top_p is not None:
+        before = F.pad(ranked.cumsum(0)[:-1], (1, 0))  # 0, p₀, p₀ + p₁, ...
+        ranked = ranked.where(before < top_p, 0.0)
     if top_k is not None: ranked[top_k:] = 0
     return torch.zeros_like(ranked).scatter(0, order, ranked / ranked.sum()).to(logits.dtype)
 
@@ -48,8 +50,9 @@ class KVCache:
         start, end = self.length, self.length + idx.shape[1]
         x = self.model.embed(idx, start)  # (1, T, C); refuses to go past the context
         for block, keys, values in zip(self.model.blocks, self.keys, self.values):
-            new = slice(start, end)
-            query, keys[:, :, new], values[:, :, new] = block.attention.split_heads(block.norm1(x))
+            query, key, value = block.attention.split_heads(block.norm1(x))  # each (1, H, T, D)
+            keys[:, :, start:end] = key
+            values[:, :, start:end] = value
             heads = attend_to_past(query, keys[:, :, :end], values[:, :, :end])
             x = x + block.attention.merge_heads(heads)
             x = x + block.feed_forward(block.norm2(x))
@@ -60,7 +63,7 @@ class KVCache:
 @torch.inference_mode()
 def continue_ids(model: GPT, new: list[int], num_chars: int, draw: Callable, use_cache: bool):
     """The ids that follow `new`, one at a time: show the model, in evaluation mode, its window;
-    `draw` an id from the logits (V,); repeat. With a cache they are the same ids, sooner."""
+    `draw` an id from the logits (V,); repeat. With a cache the same, sooner, up to rounding."""
     seen, device = [], model.lm_head.weight.device
     use_cache = use_cache and can_cache(model)
     for _ in range(num_chars):
@@ -82,7 +85,7 @@ def stream(
     top_k: int | None = None,  # keep the k likeliest
     top_p: float | None = None,  # keep the likeliest until they hold this share
     seed: int | None = None,  # of the generator; None: another text each time
-    use_cache: bool = True,  # same text, sooner (of large 8-bit models: up to rounding)
+    use_cache: bool = True,  # the same text sooner, up to rounding
 ) -> Iterator[str]:  # the new characters, one at a time
     "Continue a text, character by character. `ValueError` if an argument makes no sense."
     model = plain(model)

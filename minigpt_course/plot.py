@@ -7,12 +7,12 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 
            'MODEL_COLORS', 'PALE', 'MIDDLE', 'STREAM_NOTES', 'PART_COLORS', 'DURATIONS', 'in_style', 'visible',
            'character_frequencies', 'corpus_parts', 'batch_grid', 'pair_table', 'next_characters', 'gradient_step',
            'loss_curves', 'lines', 'results_chart', 'causal_mask', 'look_back', 'probe_map', 'dot_pattern',
-           'attention_row', 'source_diff', 'Table', 'table', 'dot_patterns', 'number_labels', 'head_labels',
-           'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas', 'learning_curve', 'temperatures',
-           'key_value_cache', 'sampling_panel', 'seed_band', 'fault_panels', 'dependence_maps', 'diagnosis_panel',
-           'sizes', 'roofline', 'waterfall', 'heads_grid', 'logit_parts', 'lens_table', 'embedding_plane',
-           'induction_circuit', 'copying', 'duration', 'run_times', 'gradient_sizes', 'generalization_gap',
-           'train_and_validation']
+           'attention_row', 'source_diff', 'Table', 'table', 'gains_table', 'dot_patterns', 'number_labels',
+           'head_labels', 'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas', 'learning_curve',
+           'temperatures', 'key_value_cache', 'sampling_panel', 'seed_band', 'fault_panels', 'dependence_maps',
+           'diagnosis_panel', 'sizes', 'roofline', 'waterfall', 'heads_grid', 'logit_parts', 'lens_table',
+           'embedding_plane', 'induction_circuit', 'copying', 'duration', 'run_times', 'gradient_sizes',
+           'generalization_gap', 'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
 import difflib
@@ -534,6 +534,20 @@ def table(
         if isinstance(value, float): return f"{value:,.{digits}f}"
         return f"{value:,}" if isinstance(value, int) else str(value)
     return Table([names, *[[written(value) for value in row] for row in rows]])
+
+# %% ../nbs/appendix/plot.ipynb #plot-043g
+def gains_table(
+    rates: dict[str, dict[str, list[float]]],  # learning rate to change to the loss of each seed
+) -> Table:
+    "What each change gains over the row above: mean ± standard deviation over the seeds."
+    names, columns = ["change"], []
+    for rate, rows in rates.items():
+        losses = np.array([*rows.values()])  # (rows, seeds)
+        gains = losses[:-1] - losses[1:]
+        names += [f"loss at {rate}", f"gain at {rate}"]
+        columns += [losses.mean(axis=1).tolist(),
+                    ["", *(f"{gain.mean():+.3f} ± {gain.std(ddof=1):.3f}" for gain in gains)]]
+    return table(names, [*zip(rows, *columns)])
 
 # %% ../nbs/appendix/plot.ipynb #plot-043e
 @in_style

@@ -36,7 +36,7 @@ class TrainConfig:
     eval_every: int = 300  # steps between validations
     checkpoint_every: int = 300  # steps between checkpoints
     seed: int = 0  # of batches and dropout
-    optimizer: str = "adamw"  # or "muon" (appendix `optimizers`)
+    optimizer: str = "adamw"  # or "muon", another one (appendix `optimizers`)
 
     def __post_init__(self): check_train_config(self, OPTIMIZERS)
 
@@ -44,7 +44,7 @@ class TrainConfig:
     def laptop(cls, **changes) -> "TrainConfig": return cls(**changes)
 
     @classmethod
-    def kaggle(cls, **changes) -> "TrainConfig":  # for `GPTConfig.kaggle()`
+    def kaggle(cls, **changes) -> "TrainConfig":  # for the full model on a GPU
         full = {"steps": 4000, "learning_rate": 2e-3, "warmup_steps": 100, "betas": (0.9, 0.99),
                 "eval_every": 250, "checkpoint_every": 250, "optimizer": "muon"}
         return cls(**full | changes)
