@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bigram import count_runs
+from .counted import count_runs
 from .gpt import GPT, GPTConfig
 from .inside import attention_maps, diagonal_score, record
 
