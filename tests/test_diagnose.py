@@ -175,7 +175,7 @@ def unlike(fault: str) -> GPT:
 def test_what_it_has_no_name_for_is_unusual_and_not_named(fault):
     report = diagnose(unlike(fault), batch_of(77, T=64))
     assert report.suspects == [] and report.unusual
-    assert "suspected: nothing\nunusual, for a reason unknown: " in str(report)
+    assert "suspected: nothing\nunusual, for a reason unknown:\n  " in str(report)
 
 
 @pytest.mark.parametrize("fault", [
