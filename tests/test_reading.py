@@ -12,8 +12,8 @@ import pytest
 NBS = Path(__file__).parents[1] / "nbs"
 PAGES = sorted(NBS.glob("[0-9]*.ipynb"))[:13]  # 14 is nothing but exercises
 # words and code lines before the exercises: at most seven tenths and eleven twentieths of the first
-# edition's, and never more than 1,500 and 220; 02, 11 and 13 have a section that was not there, and 09
-# gives the reasons of its tests
+# edition's, and never more than 1,500 and 220; 02, 11 and 13 have a section that was not there;
+# 09 gives the reason for each of its tests
 MOST = {
     "01": (1178, 183), "02": (1400, 178), "03": (1027, 129), "04": (950, 100), "05": (934, 110),
     "06": (1010, 154), "07": (1415, 220), "08": (1343, 198), "09": (1450, 220), "10": (1500, 220),
