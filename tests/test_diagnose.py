@@ -175,7 +175,7 @@ def unlike(fault: str) -> GPT:
 def test_what_it_has_no_name_for_is_unusual_and_not_named(fault):
     report = diagnose(unlike(fault), batch_of(77, T=64))
     assert report.suspects == [] and report.unusual
-    assert "suspected: nothing\nunusual, for a reason unknown: " in str(report)
+    assert "suspected: nothing\nunusual, for a reason unknown:\n  " in str(report)
 
 
 @pytest.mark.parametrize("fault", [
@@ -249,7 +249,7 @@ def test_a_healthy_model_is_left_in_peace(changes):
     step = functools.partial(train_step, grad_clip=1.0)
     report = diagnose(model, batch_of(77), copy.deepcopy(model), optimizer, step=step)
     assert quiet(report), str(report)
-    assert str(report).endswith("\n\nsuspected: nothing")
+    assert str(report).startswith("suspected: nothing\n")
 
 
 # any module

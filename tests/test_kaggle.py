@@ -223,7 +223,7 @@ def test_the_story_names_its_modules_in_its_code_and_not_in_its_words(little):
 
 
 def test_the_notebook_brings_what_it_needs_and_no_more():
-    roots = {"bigram", "core", "corpus", "devices", "generate", "gpt", "gpt2", "plot", "reference",
+    roots = {"core", "corpus", "counted", "devices", "generate", "gpt", "gpt2", "plot", "reference",
              "runs", "share", "train"}
     assert {*roots_of(STORY, LIBRARY)} == roots | {"__init__", "__main__"}
     brought = packed_in(library_cell())
