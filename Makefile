@@ -28,7 +28,7 @@ test: $(READY)  ## run every check: derived files, style, each notebook alone in
 	$(BIN)/python tools/derive.py check
 	$(BIN)/ruff check nbs tools tests benchmarks
 	$(BIN)/python tools/course.py test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -rs tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -rfEs tests
 
 lab: $(READY)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=nbs
