@@ -2,7 +2,7 @@
 
 `python benchmarks/choosing.py` trains a small model 48 times, with four learning rates and twelve
 seeds, and keeps its losses on blocks of the validation set and of the test set of pydocs, for
-notebook 12; a few minutes on one core.
+the appendix notebook reference; a few minutes on one core.
 """
 import json
 from pathlib import Path

@@ -8,7 +8,7 @@ from .gpt import GPTConfig, training_flops
 from .train import TrainConfig
 
 # %% ../nbs/12_scale.ipynb #12-010
-LAUNCHES = 67, 59  # of kernels in a step with Muon: for each block, and for the rest
+LAUNCHES = 67, 59  # of a step with Muon, for each block and the rest: counted in `devices`
 
 
 def predicted_seconds(
