@@ -23,6 +23,7 @@ RESULTS, MINUTES = COURSE / "runs" / "results.json", NBS / "minutes.json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} cells, {elapsed}"
 MEASURE = ("10_speed",)  # needs the machine for itself
+THREADS = ("07_train", "10_speed", "12_scale")  # stored as a reader's machine runs them
 TWICE = ("02_bigram", "08_generate", "13_share")  # `test` runs them twice in one kernel
 
 
@@ -102,7 +103,8 @@ def run(picks: list[str], store: bool) -> None:
     if not picks: shutil.rmtree(COURSE, ignore_errors=True)
     for path in chosen(picks):
         if not path.stem[0].isdigit() and not store: continue
-        if store: one_thread(path)  # so that what is stored can be had again
+        if store and path.stem not in THREADS: one_thread()  # the same on every machine
+        else: os.environ.pop("OMP_NUM_THREADS", None)
         inside = path.parent.relative_to(NBS)
         notebook, seconds = execute(path, COURSE / inside)
         tidy(notebook)
@@ -112,10 +114,9 @@ def run(picks: list[str], store: bool) -> None:
     else: print(closing())
 
 
-def one_thread(path: Path) -> None:
-    "Let the next kernel compute with one thread, unless the notebook measures the machine."
-    if path.stem in MEASURE: os.environ.pop("OMP_NUM_THREADS", None)
-    else: os.environ["OMP_NUM_THREADS"] = "1"
+def one_thread() -> None:
+    "Let the next kernel compute with one thread."
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def remember(name: str, seconds: float) -> None:
@@ -131,7 +132,7 @@ def alone(path: Path) -> str:
     # as deep as the notebook's own folder, so that its relative paths lead to the same files
     folder = ALONE / path.stem if path.parent.name == "appendix" else ROOT / f"_alone-{path.stem}"
     shutil.rmtree(folder, ignore_errors=True)
-    one_thread(path)
+    if path.stem not in MEASURE: one_thread()
     try: execute(path, folder, times=2 if path.stem in TWICE else 1)
     except Failed as failed: return str(failed)
     finally: shutil.rmtree(folder, ignore_errors=True)
