@@ -108,7 +108,8 @@ def weights_after(
                 why = said[rank].splitlines()[-1][:150] if said[rank] else "no message"
                 raise Wrong(f"process {rank} stopped with {why} (each all_reduce must be called by "
                             "every process)")
-        return [torch.cat([weight.flatten() for weight in torch.load(path).values()])
+        return [torch.cat([weight.flatten() for weight in
+                           torch.load(path, weights_only=True).values()])
                 for path in kept]
 
 # %% ../../nbs/appendix/checks_12.ipynb #c12-006e
