@@ -29,7 +29,7 @@ def over(paths: list[Path], name: str = "notebook"):
 NOTEBOOKS = over(PATHS)
 PAGES = over(sorted([*PROJECT.glob("*.md"), *PROJECT.glob("*/*.md"), *PATHS]), "page")
 # the call in a cell's last line whose answer a reader expects to see
-SHOWS = re.compile(r"(print|so_far|check_\w+)\(|(plot|widgets|exercises|checks|ch\d\d)\.\w+\(")
+SHOWS = re.compile(r"(print|check_\w+)\(|(plot|widgets|exercises|checks|ch\d\d)\.\w+\(")
 
 
 def cells_of(notebook: Path) -> list[dict]:
