@@ -380,7 +380,7 @@ def test_the_version(called):
     (["train", "--num-heads", "5"], "heads must divide --embed-dim: 96 % 5 = 1; try --num-heads"),
     (["train", "--dropout", "1"], "--dropout 1.0 must be at least 0 and less than 1"),
     (["train", "--vocab-size", "1"], "--vocab-size 1 cannot be had"),
-    (["train", "--context-length", "9999999"], "or a smaller --context-length"),
+    (["train", "--context-length", "300000"], "or a smaller --context-length"),
     (["train", "--prompt", ""], "the prompt is empty"),
     (["train", "--from", "pydocs", "--embed-dim", "64"], "leave out --embed-dim"),
     (["generate", "pydocs", "--length", "-1"], "--length -1 must not be negative"),

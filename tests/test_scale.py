@@ -215,11 +215,11 @@ def test_only_the_first_process_touches_the_files(answers):
     assert not answers[1]["written"]
 
 
-def test_two_processes_that_are_killed_ten_times_end_with_the_same_bits(tmp_path, whole):
+def test_two_processes_that_are_killed_end_with_the_same_bits(tmp_path, whole):
     generator = random.Random(0)
-    for turn in range(10):
+    for turn in range(4):
         process = start(tmp_path)
-        if turn < 3: time.sleep(generator.uniform(1, 4))  # while the processes come up
+        if turn == 0: time.sleep(generator.uniform(1, 4))  # while the processes come up
         else:
             read_until_step(generator.randrange(1, 20), process)
             time.sleep(generator.uniform(0, 0.05))
