@@ -84,6 +84,7 @@ function drawMaps() {
       .getPropertyValue("--ink-rgb").split(",").map(Number)
     map.forEach((weight, i) => image.data.set([red, green, blue, 255 * Math.sqrt(weight)], 4 * i))
     context.putImageData(image, 0, 0)
+    if (length > 80) canvas.style.imageRendering = "auto" // made smaller: no thin line may be lost
     button.append(canvas, `head ${h}`)
     button.setAttribute("aria-pressed", h === head)
     button.onclick = () => { head = h; draw() }
