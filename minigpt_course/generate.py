@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cache import RowCache, attend_to_past, can_cache, check_one_text
-from .cache import evaluating, seeded, visible_window
-from .core import check_sampling, plain
+from .cache import seeded, visible_window
+from .core import check_sampling, evaluating, plain
 from .gpt import GPT
 from .text import CharTokenizer
 

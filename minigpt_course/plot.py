@@ -181,6 +181,12 @@ def _framed(ax, chars: str, rows: str, columns: str, words: str) -> None:
                 bbox={"facecolor": "white", "edgecolor": RED, "pad": 2})
 
 # %% ../nbs/appendix/plot.ipynb #plot-018
+def _likeliest(distributions: dict, most: int) -> tuple[np.ndarray, np.ndarray]:
+    "The probabilities, one row for each distribution, and which characters to draw, in order."
+    heights = np.stack([np.asarray(probs) for probs in distributions.values()])
+    return heights, np.argsort(-heights.max(0), kind="stable")[:most]
+
+
 @in_style
 def next_characters(
     distributions: dict[str, object],  # name to (V,) probabilities
@@ -188,8 +194,7 @@ def next_characters(
     most: int = 20,  # how many characters to draw
 ):
     "The likeliest next characters as bars, side by side for several distributions."
-    heights = np.stack([np.asarray(probs) for probs in distributions.values()])
-    order = np.argsort(-heights.max(0), kind="stable")[:most]
+    heights, order = _likeliest(distributions, most)
     ax = _new_axes(8, 2.8, ylim=(0, 1), xlabel="next character", ylabel="probability")
     width = 0.8 / len(heights)
     for i, (name, probs, hatch) in enumerate(zip(distributions, heights, ("", "///", "..."))):
@@ -766,8 +771,7 @@ def temperatures(
     most: int = 10,  # how many characters to draw
 ):
     "The next character's probabilities at several temperatures, side by side on one scale."
-    heights = np.stack([np.asarray(probs) for probs in distributions.values()])
-    order = np.argsort(-heights.max(0), kind="stable")[:most]
+    heights, order = _likeliest(distributions, most)
     axes = _new_axes(11, 2.8, columns=len(heights), ylim=(0, 1))
     for ax, temperature, probs, color in zip(axes, distributions, heights, COLORS):
         ax.bar(range(len(order)), probs[order], color=color)
