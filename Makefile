@@ -5,6 +5,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# modules are compiled when they are first imported: most never are
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # make course NOTEBOOKS="01 02" runs only these
 NOTEBOOKS ?=
 # make reference SEEDS=0 HOURS=5 makes one run, if that takes five hours at most
@@ -17,8 +19,8 @@ help:
 $(READY): settings.ini setup.py constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"the course needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}: try make PYTHON=python3.12"'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) $$(grep '^torch==' constraints.txt)
+	$(INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 course: $(READY)  ## run the numbered notebooks in order and show what came out (NOTEBOOKS="01 02" picks some)

@@ -1,5 +1,5 @@
 """Builds a wheel and an sdist, installs each into a fresh environment with nothing but what it
-needs to run, and uses it from outside the checkout."""
+needs to run, the wheel with [share] as well, and uses it from outside the checkout."""
 import subprocess
 import sys
 import tempfile
@@ -80,14 +80,12 @@ with tempfile.TemporaryDirectory() as folder:
     venv.create(fresh, with_pip=True)
     python, pinned = fresh / "bin" / "python", ROOT / "constraints.txt"
     torch = next(line for line in pinned.read_text().splitlines() if line.startswith("torch=="))
-    run(python, "-m", "pip", "install", "--quiet", torch)
     wheel, sdist = next(dist.glob("*.whl")), next(dist.glob("*.tar.gz"))
-    packages = {
-        wheel: ("-c", pinned),
-        sdist: ("--no-deps", "--force-reinstall"),
-        f"{wheel}[share]": ("-c", pinned),
-    }
-    for package, options in packages.items():
-        run(python, "-m", "pip", "install", "--quiet", *options, package)
-        run(python, "-c", USE, at=Path(tempfile.mkdtemp(dir=folder)))
-    print("the wheel, the sdist, and the wheel with [share] work from outside the checkout")
+    install = python, "-m", "pip", "install", "--quiet", "--no-compile"
+    run(*install, torch)
+    run(*install, "-c", pinned, sdist)
+    run(python, "-c", USE, at=Path(tempfile.mkdtemp(dir=folder)))
+    run(*install, "--no-deps", "--force-reinstall", wheel)  # of the same version
+    run(*install, "-c", pinned, f"{wheel}[share]")
+    run(python, "-c", USE, at=Path(tempfile.mkdtemp(dir=folder)))
+    print("the sdist, and the wheel with [share], work from outside the checkout")
