@@ -6,8 +6,11 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
+from minigpt_course.gpt import GPTConfig, parameter_ledger
 from minigpt_course.pages import PAGE, page_weights
+from minigpt_course.plot import PART_COLORS
 from minigpt_course.share import load
+from minigpt_course.train import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 LIVE = ROOT / "site" / "live"
@@ -40,3 +43,31 @@ def published_model() -> dict:
     tensors, content = page_weights(model.state_dict())
     return {"config": asdict(model.config), "chars": tokenizer.chars, "tensors": tensors,
             "weights": base64.b64encode(content).decode()}
+
+
+GPT2_SMALL = GPTConfig(vocab_size=50_257, context_length=1024, embed_dim=768, num_heads=12,
+                       num_blocks=12, output_projection=True, activation="gelu", tied_head=True)
+GPT2_PARAMETERS = 124_439_808  # of the published one
+
+
+def gpt2_note() -> str:
+    "By what GPT-2 small's size differs from what the course's ledger says."
+    c, counted = GPT2_SMALL, sum(parameter_ledger(GPT2_SMALL).values())
+    more, fewer = 3 * c.embed_dim * c.num_blocks, c.vocab_size
+    assert counted + more - fewer == GPT2_PARAMETERS
+    return (f"The published GPT-2 small has {GPT2_PARAMETERS:,}: {more:,} biases of queries, keys "
+            f"and values more than the course's model has, and no {fewer:,} biases of lm_head.")
+
+
+def parameters() -> dict:
+    "Known models to begin with, and the colours that the parts have in every picture."
+    known = [
+        ("laptop", "the laptop model", GPTConfig.laptop(), "The one that you train in 07."),
+        ("full model", "the full model", GPTConfig.kaggle(), "The one for a GPU."),
+        ("GPT-2 small", "GPT-2 small", GPT2_SMALL, gpt2_note())]
+    presets = [{"name": name, "says": says, "note": note, "config": asdict(config),
+                "batch_size": TrainConfig().batch_size} for name, says, config, note in known]
+    return {"presets": presets, "colours": PART_COLORS}
+
+
+MAKERS["parameters"] = parameters
