@@ -71,3 +71,12 @@ def parameters() -> dict:
 
 
 MAKERS["parameters"] = parameters
+
+
+def sampling() -> dict:
+    "The published model and a prompt to begin with."
+    return {**published_model(), "prompt": "Return the "}
+
+
+MAKERS["sampling"] = sampling
+SHARED["sampling"] = "gpt.js", "writer.js"
