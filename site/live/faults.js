@@ -114,7 +114,7 @@
     const names = Object.keys(data.clues)
     const seed = element("input", {type: "number", min: 0, step: 1, value: 1})
     const again = element("button", {type: "button"}, "New order")
-    const status = element("p", {class: "score"}), board = element("div")
+    const status = element("p", {class: "score", tabindex: -1}), board = element("div")
     let cases = [], at = 0, first = []
 
     const linkTo = name => element("a", {href: addressOf(data.page, data.clues[name].section)},
@@ -159,12 +159,19 @@
           element("pre", {tabindex: 0, "aria-label": "what it writes"}, model.text)))]
     }
 
+    function goOn() {
+      at++
+      if (at < cases.length) show()
+      else showResult()
+      status.focus() // the button that had the focus is gone
+    }
+
     function show() {
       const model = cases[at], verdict = element("div", {class: "verdict", role: "status"})
       const next = element("button", {type: "button", class: "main"},
         at + 1 < cases.length ? "Next model" : "Result")
       next.hidden = true
-      next.addEventListener("click", () => { at++; at < cases.length ? show() : showResult() })
+      next.addEventListener("click", goOn)
       const buttons = names.map(name => {
         const button = element("button", {type: "button"}, name)
         button.addEventListener("click", () => answer(model, name, button, {verdict, buttons, next}))
@@ -177,16 +184,17 @@
     }
 
     function answer(model, name, button, {verdict, buttons, next}) {
+      if (button.className) return // answered already
       const right = name === model.diagnosis
       first[at] ??= right
       button.classList.add(right ? "right" : "wrong")
       button.prepend(right ? "✓ " : "✕ ")
-      button.disabled = true
-      if (right) for (const other of buttons) other.disabled = true
+      for (const other of buttons) other.disabled = right
       verdict.className = `verdict ${right ? "right" : "wrong"}`
       verdict.replaceChildren(...(right ? praise(model) : hint(model, name)))
       board.classList.toggle("solved", right)
       next.hidden = !right
+      if (right) next.focus()
       drawStatus()
     }
 
