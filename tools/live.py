@@ -6,6 +6,11 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from minigpt_course.corpus import load_corpus
+from minigpt_course.counted import count_runs
 from minigpt_course.gpt import GPTConfig, parameter_ledger
 from minigpt_course.pages import PAGE, page_weights
 from minigpt_course.plot import PART_COLORS
@@ -71,3 +76,44 @@ def parameters() -> dict:
 
 
 MAKERS["parameters"] = parameters
+
+
+BIGRAM_STARTS = [  # name of a button, where the text begins, rows and columns of a frame
+    ("after q", "q", "q", "u", "After “q” comes “u” {share:.0%} of the time: one cell stands out."),
+    ("digits", "1", "0123456789", "0123456789",
+     "After a digit comes another digit {share:.0%} of the time, after anything else only "
+     "{other:.1%}: digits keep together."),
+    ("after a comma", ",", ",", "\n ",
+     "After a comma comes a space or a line break {share:.0%} of the time.")]
+
+
+def bigram_starts(
+    counts: Tensor,  # (V, V)
+    chars: str,
+) -> list[dict]:
+    "Where a reader may begin in the table of notebook 02, and what is to be seen there."
+    def members(wanted): return torch.tensor([char in wanted for char in chars])
+    starts = []
+    for name, start, rows, columns, note in BIGRAM_STARTS:
+        rows, columns = ("".join(char for char in chars if char in part) for part in (rows, columns))
+        inside, these = members(rows), counts[:, members(columns)]
+        share, other = (these[part].sum() / counts[part].sum() for part in (inside, ~inside))
+        note = note.format(share=share.item(), other=other.item()).replace("%", " %")
+        starts.append({"name": name, "start": start, "rows": rows, "columns": columns,
+                       "note": note})
+    return starts
+
+
+def bigram() -> dict:
+    "The table of notebook 02 as counts, and what its smoothing needs."
+    corpus = load_corpus("pydocs")
+    tokenizer = corpus.fit_tokenizer()
+    train_ids, _ = corpus.encode(tokenizer)
+    counts = count_runs(train_ids, 2, tokenizer.vocab_size)
+    frequencies = train_ids.bincount(minlength=tokenizer.vocab_size)
+    return {"chars": tokenizer.chars, "counts": counts.tolist(), "weight": 4,
+            "frequencies": frequencies.tolist(), "presets": bigram_starts(counts, tokenizer.chars)}
+
+
+MAKERS["bigram"] = bigram
+SHARED["bigram"] = ["writer.js"]

@@ -63,7 +63,7 @@ function makeBars(root, choose, most = 12) {
       item.hidden = !(share > 0)
       if (item.hidden) return
       name.textContent = visible(chars[id])
-      bar.style.width = percent(share)
+      bar.style.width = `${100 * share}%` // of the whole axis
       number.textContent = percent(share)
       button.setAttribute("aria-label", `append ${named(chars[id])}, ${percent(share)}`)
       button.onclick = () => choose(id)
