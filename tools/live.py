@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import heads
 from minigpt_course.corpus import load_corpus
 from minigpt_course.counted import count_runs
 from minigpt_course.gpt import GPTConfig, parameter_ledger
@@ -95,12 +96,12 @@ def bigram_starts(
     def members(wanted): return torch.tensor([char in wanted for char in chars])
     starts = []
     for name, start, rows, columns, note in BIGRAM_STARTS:
-        rows, columns = ("".join(char for char in chars if char in part) for part in (rows, columns))
+        rows, columns = ([char for char in chars if char in part] for part in (rows, columns))
         inside, these = members(rows), counts[:, members(columns)]
         share, other = (these[part].sum() / counts[part].sum() for part in (inside, ~inside))
         note = note.format(share=share.item(), other=other.item()).replace("%", " %")
-        starts.append({"name": name, "start": start, "rows": rows, "columns": columns,
-                       "note": note})
+        starts.append({"name": name, "start": start, "note": note,
+                       "frame": [*map(chars.index, (rows[0], rows[-1], columns[0], columns[-1]))]})
     return starts
 
 
@@ -117,3 +118,13 @@ def bigram() -> dict:
 
 MAKERS["bigram"] = bigram
 SHARED["bigram"] = ["writer.js"]
+
+
+def attention() -> dict:
+    "The laptop model, and where to look in it."
+    return {"model": published_model(),
+            "presets": heads.presets(*load("pydocs"), load_corpus("pydocs").validation)}
+
+
+MAKERS["attention"] = attention
+SHARED["attention"] = ["gpt.js"]

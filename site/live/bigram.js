@@ -155,7 +155,6 @@
 
   live.bigram = (root, data) => {
     const chars = [...data.chars], table = smoothed(data)
-    const ids = text => [...text].map(char => chars.indexOf(char))
     let text = [], hover = null, frame = null, timer = null
 
     const says = element("p", {class: "says", id: "bigram-says", "aria-live": "polite"})
@@ -258,10 +257,9 @@
     start.onchange = () => begin(+start.value)
 
     function tryPreset(i) {
-      const {start, rows, columns, note} = data.presets[i]
-      begin(ids(start)[0])
-      const [top, bottom, left, right] = ids(rows[0] + rows.at(-1) + columns[0] + columns.at(-1))
-      frame = [top, bottom, left, right]
+      const {start, note} = data.presets[i]
+      begin(chars.indexOf(start))
+      frame = data.presets[i].frame
       markPreset(i)
       say(note)
       draw()
