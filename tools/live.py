@@ -128,3 +128,12 @@ def attention() -> dict:
 
 MAKERS["attention"] = attention
 SHARED["attention"] = ["gpt.js"]
+
+
+def sampling() -> dict:
+    "The published model and a prompt to begin with."
+    return {**published_model(), "prompt": "Return the "}
+
+
+MAKERS["sampling"] = sampling
+SHARED["sampling"] = "gpt.js", "writer.js"

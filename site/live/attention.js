@@ -127,7 +127,7 @@
         + "attention. What comes later it cannot see."),
       picture, says, element("p", {class: "quiet"},
         "All heads at once: each row is a character that looks, from the first to the last; the "
-        + "coloured spots in it are what it looks at. The marked row is the chosen character. "
+        + "coloured spots in it are what it looks at. The marked row is the framed character. "
         + "Choose a head."), maps)
     const markPreset = makeChoices(choices, presets.map(preset => preset.name), tryPreset)
     const showLetters = makeLetters(picture, look, choose)
