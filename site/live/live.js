@@ -42,38 +42,6 @@ function makeChoices(root, names, choose) {
   return chosen => buttons.forEach((button, i) => button.setAttribute("aria-pressed", i === chosen))
 }
 
-// The likeliest characters as bars on an axis from 0 to 100 %, each a button that chooses its id.
-// Gives a function that draws (chars, probabilities); the buttons stay, and keep the focus.
-function makeBars(root, choose, most = 12) {
-  const axis = element("div", {class: "axis", "aria-hidden": "true"},
-    ...["0", "25", "50", "75", "100 %"].map(text => element("span", {}, text)))
-  const rows = Array.from({length: most}, () => {
-    const name = element("b"), bar = element("span", {class: "bar"}), number = element("span")
-    const button = element("button", {type: "button"}, name,
-      element("span", {class: "track"}, bar), number)
-    return {name, bar, number, button, item: element("li", {}, button)}
-  })
-  const others = element("div", {class: "others"})
-  root.append(axis, element("ol", {class: "bars"}, ...rows.map(row => row.item)), others)
-  return (chars, probabilities) => {
-    const likelier = (a, b) => probabilities[b] - probabilities[a] || a - b
-    const ids = [...chars.keys()].sort(likelier).slice(0, most)
-    rows.forEach(({name, bar, number, button, item}, rank) => {
-      const id = ids[rank], share = probabilities[id]
-      item.hidden = !(share > 0)
-      if (item.hidden) return
-      name.textContent = visible(chars[id])
-      bar.style.width = percent(share)
-      number.textContent = percent(share)
-      button.setAttribute("aria-label", `append ${named(chars[id])}, ${percent(share)}`)
-      button.onclick = () => choose(id)
-    })
-    const rest = 1 - ids.reduce((sum, id) => sum + probabilities[id], 0)
-    others.textContent = chars.length > most
-      ? `${chars.length - most} other characters: ${percent(Math.max(0, rest))}` : ""
-  }
-}
-
 // A model from what published_model in tools/live.py packed; gpt.js must be loaded.
 function loadModel({config, tensors, weights}) {
   const bytes = Uint8Array.from(atob(weights), char => char.charCodeAt(0))
