@@ -241,9 +241,9 @@ function trainingFlops(config) {
       draw()
     }
     const note = element("p", {class: "quiet"})
-    const table = (caption, body) => element("table", {}, element("caption", {}, ...caption), body)
+    const table = (caption, body) => element("table", {class: "numbers"}, element("caption", {}, ...caption), body)
     root.append(
-      element("div", {class: "buttons", role: "group", "aria-label": "known models"}, ...buttons),
+      element("div", {class: "row", role: "group", "aria-label": "known models"}, ...buttons),
       note,
       element("div", {class: "sides"},
         element("div", {}, ...Object.values(controls).map(control => control.line), changes),

@@ -1,7 +1,7 @@
 // Notebook 08 with the published model: what temperature, top-k, top-p and a seed do to a text.
 "use strict"
 {
-  const SHOWN = 12, LENGTH = 240, BUDGET = 8 // characters in the chart, in a text; ms of a frame
+  const SHOWN = 12, LENGTH = 200, BUDGET = 8 // characters in the chart, in a text; ms of a frame
   const TEMPERATURES = [0.2, 0.8, 1.5]
 
   const percentOf = share => share > 0 && share < 0.0005 ? "< 0.1 %" : percent(share)
@@ -43,10 +43,20 @@
       return bar
     })
     const row = element("tr", {}, element("th", {scope: "row"}, name),
-      element("td", {class: "axis"}, ...bars), element("td", {}, percentOf(own)),
-      element("td", {}, cut ? `cut: ${cut}` : percentOf(chosen)))
+      element("td", {class: "room"}, ...bars), element("td", {}, percentOf(own)),
+      element("td", {}, cut ? `✕ ${cut}` : percentOf(chosen)))
     row.classList.toggle("cut", Boolean(cut))
     return row
+  }
+
+  function headOf() {
+    const key = kind => element("span", {class: `bar ${kind}`})
+    const ticks = element("div", {class: "axis", "aria-hidden": "true"},
+      ...["0", "25", "50", "75", "100 %"].map(tick => element("span", {}, tick)))
+    return element("thead", {}, element("tr", {}, element("td"),
+      element("td", {class: "ticks"}, ticks),
+      element("th", {scope: "col"}, key("own"), "before"),
+      element("th", {scope: "col"}, key("chosen"), "after")))
   }
 
   function drawChart(body, logits, chars, settings) {
@@ -58,7 +68,7 @@
     const rest = ranked.slice(SHOWN), left = rest.filter(id => chosen[id] > 0).length
     const sum = shares => rest.reduce((total, id) => total + shares[id], 0)
     const name = `${rest.length} others`
-    rows.push(rowFor(name, sum(own), sum(chosen), left ? null : "all"))
+    rows.push(rowFor(name, sum(own), sum(chosen), left ? null : "all cut"))
     body.replaceChildren(...rows)
   }
 
@@ -153,17 +163,16 @@
     write.addEventListener("click", () => stop === write ? stopped() : writeOne())
     compare.addEventListener("click", () => stop === compare ? stopped() : writeThree())
     for (const [input] of Object.values(fields)) input.addEventListener("input", draw)
-    const heads = ["", "0 % … 100 %", "model’s own", "with settings"]
     root.append(
       fields.prompt[1],
       element("div", {class: "sides"},
         element("div", {}, fields.temperature[1], fields.topK[1], fields.topP[1], fields.seed[1],
-          element("div", {class: "buttons"}, write), caption, place, note),
-        element("table", {}, element("caption", {}, "The character after the prompt"),
-          element("thead", {}, element("tr", {},
-            ...heads.map(head => element("th", {scope: "col"}, head)))), body)),
+          element("div", {class: "row"}, write), caption, place, note),
+        element("table", {class: "numbers"}, element("caption", {}, "What follows the prompt",
+          element("span", {class: "quiet"}, "before and after temperature, top-k and top-p")),
+          headOf(), body)),
       element("h4", {}, "The same prompt at three temperatures"),
-      element("div", {class: "buttons"}, compare),
+      element("div", {class: "row"}, compare),
       element("div", {class: "three"}, ...three.map((text, i) =>
         element("div", {}, element("b", {}, `temperature ${TEMPERATURES[i]}`), text))))
     draw()
