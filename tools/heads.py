@@ -96,10 +96,10 @@ def presets(
          f"1 and 2 look two and three back ({near[1].head:.0%} and {near[2].head:.0%})."),
         ("the open bracket", in_brackets, len(in_brackets) - 1, 1, 0,
          "Block 1, head 0 looks for the bracket that is still open. After “mode” the model gives "
-         f"“)” {whole:.0%}; with this head's output set to zero, {without:.0%}. On average over "
-         f"the validation set, a closing bracket puts {opened.head:.0%} on the one that it closes "
-         f"(a head that looks at all alike: {opened.even:.0%}). Take the bracket out of the text, "
-         "and see."),
+         f"“)” {whole:.0%}; with this head’s output set to zero, {without:.0%}. Take the bracket "
+         "out of the text, and see. On average over the validation set, a closing bracket puts "
+         f"{opened.head:.0%} on the one that it closes (a head that looks at all alike: "
+         f"{opened.even:.0%})."),
         ("first letters", "Return a copy of the dictionary with the new value ", 36, 1, 1,
          "From a space, block 1, head 1 looks at the first letters of words: "
          f"{starts.head:.0%} of its weight, on average over the validation set (a head that "

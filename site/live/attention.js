@@ -122,9 +122,8 @@
     root.append(choices, note,
       element("label", {}, `Your text, at most ${T} characters. The course’s laptop model reads it, `
         + `with ${blocks} blocks of ${heads} heads.`, text), unknown,
-      element("p", {}, "Point at a character, or tap it. The one with a ",
-        element("mark", {}, "frame"), " looks back; the bars show at what, in per cent of its "
-        + "attention. What comes later it cannot see."),
+      element("p", {}, "Point at a character, or tap it: the ", element("mark", {}, "framed"),
+        " one looks back, and the bars show at what, in per cent. What comes later it cannot see."),
       picture, says, element("p", {class: "quiet"},
         "All heads at once: each row is a character that looks, from the first to the last; the "
         + "coloured spots in it are what it looks at. The marked row is the framed character. "

@@ -143,7 +143,7 @@
 
   // The likeliest characters as bars on an axis from 0 to 100 %, each a button that chooses its id.
   // Gives a function that draws (chars, probabilities); the buttons stay, and keep the focus.
-  function makeBars(root, choose, most = 12) {
+  function makeBars(root, choose, most = 10) {
     const axis = element("div", {class: "axis", "aria-hidden": "true"},
       ...["0", "25", "50", "75", "100 %"].map(text => element("span", {}, text)))
     const rows = Array.from({length: most}, () => {
