@@ -84,26 +84,26 @@
   }
 
   // Writes several texts side by side, a little in each frame, so that the page never freezes.
+  // Gives a function that stops it.
   function writeAll(writings, places, done) {
-    let going = true
+    const written = []
+    let asked = requestAnimationFrame(slice)
     function slice() {
-      if (!going) return
-      const until = performance.now() + BUDGET, news = []
+      const until = performance.now() + BUDGET
       let open = true
       while (open && performance.now() < until) {
-        open = false
-        writings.forEach((writing, i) => {
-          const {value, done} = writing.next()
-          if (!done) { news[i] = value; open = true }
-        })
+        const news = writings.map(writing => writing.next())
+        open = news.some(each => !each.done)
+        news.forEach(({value}, i) => { written[i] = value ?? written[i] })
       }
-      news.forEach((text, i) => { places[i].textContent = text })
-      if (open) requestAnimationFrame(slice)
+      if (!open || !reducedMotion()) places.forEach((place, i) => { place.textContent = written[i] })
+      if (open) asked = requestAnimationFrame(slice)
       else done()
     }
-    requestAnimationFrame(slice)
-    return () => { going = false }
+    return () => cancelAnimationFrame(asked)
   }
+
+  const cutsOf = ({topK, topP}, seed) => `top-k ${topK}, top-p ${topP}, seed ${seed}`
 
   const placeFor = label => element("div", {class: "text", tabindex: 0, role: "region",
     "aria-label": label})
@@ -111,12 +111,13 @@
   live.sampling = (root, data) => {
     const model = loadModel(data), chars = [...data.chars], fields = fieldsFor(chars.length, data.prompt)
     const reader = new Writer(model, chars), body = element("tbody"), known = new Map()
-    const place = placeFor("the text"), caption = element("p", {class: "quiet"})
+    const place = placeFor("the text"), caption = element("span", {class: "quiet"})
+    const captionOfThree = element("span", {class: "quiet"})
     const note = element("p", {class: "note", role: "status"})
     const three = TEMPERATURES.map(temperature => placeFor(`the text at temperature ${temperature}`))
     const write = element("button", {type: "button", class: "main"}, "Write")
     const compare = element("button", {type: "button"}, `Write at ${TEMPERATURES.join(", ")}`)
-    let stop = null, stopped = null
+    let current = null // what is being written: its button, and how to stop it
 
     const value = name => fields[name][0].value
     const settings = () => ({temperature: +value("temperature"), topK: +value("topK"),
@@ -129,20 +130,19 @@
       drawChart(body, reader.logits, chars, settings())
     })
 
-    // Begins to write with a button that now stops it; what was being written stops.
+    // Begins to write, with a button that now stops it; what was being written stops.
     function begin(button, writings, places, after = () => {}) {
-      stopped?.()
+      current?.stop()
       const label = button.textContent
-      const end = () => { button.textContent = label; stop = stopped = null }
+      const end = () => { button.textContent = label; current = null }
       const cancel = writeAll(writings, places, () => { end(); after() })
       button.textContent = "Stop"
-      stop = button
-      stopped = () => { cancel(); end() }
+      current = {button, stop: () => { cancel(); end() }}
     }
 
     function writeOne() {
       const how = settings(), begun = value("prompt"), mine = seed()
-      const name = `temperature ${how.temperature}, top-k ${how.topK}, top-p ${how.topP}, seed ${mine}`
+      const name = `temperature ${how.temperature}, ${cutsOf(how, mine)}`
       const key = `${name}: ${begun}`
       caption.textContent = name
       note.textContent = ""
@@ -156,23 +156,25 @@
 
     function writeThree() {
       const how = settings()
+      captionOfThree.textContent = cutsOf(how, seed())
       begin(compare, TEMPERATURES.map(temperature =>
         texts(model, chars, value("prompt"), {...how, temperature}, seed())), three)
     }
 
-    write.addEventListener("click", () => stop === write ? stopped() : writeOne())
-    compare.addEventListener("click", () => stop === compare ? stopped() : writeThree())
+    for (const [button, begins] of [[write, writeOne], [compare, writeThree]]) {
+      button.addEventListener("click", () => current?.button === button ? current.stop() : begins())
+    }
     for (const [input] of Object.values(fields)) input.addEventListener("input", draw)
     root.append(
       fields.prompt[1],
       element("div", {class: "sides"},
-        element("div", {}, fields.temperature[1], fields.topK[1], fields.topP[1], fields.seed[1],
-          element("div", {class: "row"}, write), caption, place, note),
+        element("div", {}, ...["temperature", "topK", "topP", "seed"].map(name => fields[name][1])),
         element("table", {class: "numbers"}, element("caption", {}, "What follows the prompt",
           element("span", {class: "quiet"}, "before and after temperature, top-k and top-p")),
-          headOf(), body)),
+        headOf(), body)),
+      element("div", {class: "row"}, write, caption), place, note,
       element("h4", {}, "The same prompt at three temperatures"),
-      element("div", {class: "row"}, compare),
+      element("div", {class: "row"}, compare, captionOfThree),
       element("div", {class: "three"}, ...three.map((text, i) =>
         element("div", {}, element("b", {}, `temperature ${TEMPERATURES[i]}`), text))))
     draw()
