@@ -83,6 +83,16 @@ def test_all_controls_stand_side_by_side_and_fit_a_phone(opened):
     assert len(MAKERS) == 5 and tab.evaluate("matchMedia('(max-width: 390px)').matches")
 
 
+PIXELS = "() => [...document.querySelectorAll('canvas')].map(canvas => canvas.toDataURL())"
+
+
+def test_pictures_take_the_colours_of_the_theme(opened):
+    tab = opened("bigram", "attention", color_scheme="light")
+    before = tab.evaluate(PIXELS)
+    tab.evaluate("() => { document.body.dataset.theme = 'dark' }")
+    assert all(one != other for one, other in zip(before, tab.evaluate(PIXELS), strict=True))
+
+
 # 02: the bigram table
 
 
@@ -127,7 +137,7 @@ def test_the_table_answers_mouse_and_keyboard(opened, bigram):
     t, h = chars.index("t"), chars.index("h")
     tab.mouse.move(*cell_of(tab, chars, "th"))
     says = tab.locator(".says")
-    assert says.text_content() == (
+    assert says.inner_text().replace("\N{NO-BREAK SPACE}", " ") == (
         f"After “t” came “h” {counts[t, h]:,} times of {counts[t].sum():,}. "
         f"Smoothed probability: {100 * probabilities[t, h]:.3g} %.")
     assert tab.input_value("select") == str(chars.index("q"))
