@@ -35,28 +35,30 @@ HARNESS = """<!doctype html>
   content="default-src 'none'; script-src 'self'; style-src 'self'">
 <link rel="stylesheet" href="live.css">
 {scripts}
-<div class="live" data-live="{name}"></div>
+{controls}
 """
 
 
-def harness(name: str, folder: Path) -> Path:
-    "A page with nothing but one control."
-    loaded = "\n".join(f'<script src="{file}"></script>' for file in scripts(name, folder))
+def harness(names: tuple[str, ...], folder: Path) -> Path:
+    "A page with nothing but controls."
+    files = dict.fromkeys(file for name in names for file in scripts(name, folder))
+    loaded = "\n".join(f'<script src="{file}"></script>' for file in files)
+    controls = "\n".join(f'<div class="live" data-live="{name}"></div>' for name in names)
     shutil.copy(LIVE / "live.css", folder)
-    page = folder / f"{name}.html"
-    page.write_text(HARNESS.format(scripts=loaded, name=name), encoding="utf-8")
+    page = folder / "page.html"
+    page.write_text(HARNESS.format(scripts=loaded, controls=controls), encoding="utf-8")
     return page
 
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Opens a control: `opened("bigram", width=390, color_scheme="dark")` is a tab of the browser.
+    """Opens controls: `opened("bigram", width=390, color_scheme="dark")` is a tab of the browser.
     At its end a test fails if a control complained, asked for anything but its own files, or did
     not fit the screen's width."""
     tabs, complaints = [], []
 
-    def open_control(name: str, width: int = 1200, **options):
-        page = harness(name, tmp_path)
+    def open_controls(*names: str, width: int = 1200, **options):
+        page = harness(names, tmp_path)
         tab = browser.new_page(viewport={"width": width, "height": 900}, **options)
         tab.on("console", lambda message: complaints.append(message.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
@@ -64,19 +66,30 @@ def opened(browser, tmp_path):
                if not asked.url.startswith(tmp_path.as_uri()) else None)
         tabs.append(tab)
         tab.goto(page.as_uri())
-        tab.wait_for_selector("[data-ready]")
+        tab.wait_for_function(
+            "count => document.querySelectorAll('[data-ready]').length === count", arg=len(names))
         return tab
 
-    yield open_control
+    yield open_controls
     assert complaints == []
     for tab in tabs:
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
         tab.close()
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_phone_has_room_for_it(opened, name):
-    opened(name, width=390)
+def test_all_controls_stand_side_by_side_and_fit_a_phone(opened):
+    tab = opened(*MAKERS, width=390)
+    assert len(MAKERS) == 5 and tab.evaluate("matchMedia('(max-width: 390px)').matches")
+
+
+PIXELS = "() => [...document.querySelectorAll('canvas')].map(canvas => canvas.toDataURL())"
+
+
+def test_pictures_take_the_colours_of_the_theme(opened):
+    tab = opened("bigram", "attention", color_scheme="light")
+    before = tab.evaluate(PIXELS)
+    tab.evaluate("() => { document.body.dataset.theme = 'dark' }")
+    assert all(one != other for one, other in zip(before, tab.evaluate(PIXELS), strict=True))
 
 
 # 02: the bigram table
@@ -123,7 +136,7 @@ def test_the_table_answers_mouse_and_keyboard(opened, bigram):
     t, h = chars.index("t"), chars.index("h")
     tab.mouse.move(*cell_of(tab, chars, "th"))
     says = tab.locator(".says")
-    assert says.text_content() == (
+    assert says.inner_text().replace("\N{NO-BREAK SPACE}", " ") == (
         f"After “t” came “h” {counts[t, h]:,} times of {counts[t].sum():,}. "
         f"Smoothed probability: {100 * probabilities[t, h]:.3g} %.")
     assert tab.input_value("select") == str(chars.index("q"))

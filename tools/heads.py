@@ -74,6 +74,43 @@ def next_with_and_without(
     with ablated_head(model, block, head): return whole, probability()
 
 
+def spaced(note: str) -> str:
+    "With a space that does not break before each per cent sign."
+    return note.replace("%", "\N{NO-BREAK SPACE}%")
+
+
+def one_back(maps: Tensor) -> dict:  # maps (N, blocks, H, T, T)
+    first, second, third = (back(maps[:, 0, head], places).head
+                            for head, places in ((3, 1), (1, 2), (2, 3)))
+    count = maps.shape[0] * maps.shape[-1]
+    return {"name": "one back", "text": "Return the first item of the list.", "position": 23,
+            "block": 0, "head": 3, "note": spaced(
+                f"Block 0, head 3 looks one back, whatever stands there: {first:.1%} of its "
+                f"weight, on average over {count:,} characters of the validation set. Heads 1 and "
+                f"2 look two and three back ({second:.0%} and {third:.0%}).")}
+
+
+def open_bracket(model: GPT, tokenizer: CharTokenizer, maps: Tensor, texts: list[str]) -> dict:
+    text, share = "Read the file again (in text mode", brackets(maps[:, 1, 0], texts)
+    with_head, without = next_with_and_without(
+        model, tokenizer.encode(text), tokenizer.chars.index(")"), block=1, head=0)
+    return {"name": "the open bracket", "text": text, "position": len(text) - 1,
+            "block": 1, "head": 0, "note": spaced(
+                "Block 1, head 0 looks for the bracket that is still open: in the validation set "
+                f"a closing bracket puts {share.head:.0%} on its partner (evenly spread: "
+                f"{share.even:.0%}). Here the model gives “)” {with_head:.0%}; with this head’s "
+                f"output set to zero, {without:.0%}. Take the bracket out of the text, and see.")}
+
+
+def word_starts(maps: Tensor, texts: list[str]) -> dict:
+    share = first_letters(maps[:, 1, 1], texts)
+    return {"name": "first letters", "text": "Return a copy of the dictionary with the new value ",
+            "position": 36, "block": 1, "head": 1, "note": spaced(
+                "From a space, block 1, head 1 looks at the first letters of words: in the "
+                f"validation set with {share.head:.0%} of its weight (evenly spread: "
+                f"{share.even:.0%}). Go from space to space.")}
+
+
 def presets(
     model: GPT,  # the published one
     tokenizer: CharTokenizer,
@@ -84,25 +121,4 @@ def presets(
     T = model.config.context_length
     ids = tokenizer.encode(validation[: windows * T]).view(-1, T)
     maps, texts = attention_maps(model, ids), [tokenizer.decode(window) for window in ids]
-    near = [back(maps[:, 0, head], offset) for head, offset in ((3, 1), (1, 2), (2, 3))]
-    opened, starts = brackets(maps[:, 1, 0], texts), first_letters(maps[:, 1, 1], texts)
-    in_brackets = "Read the file again (in text mode"
-    closing = tokenizer.chars.index(")")
-    whole, without = next_with_and_without(model, tokenizer.encode(in_brackets), closing, 1, 0)
-    found = [
-        ("one back", "Return the first item of the list.", 23, 0, 3,
-         f"Block 0, head 3 looks at the character just before, whatever it is: {near[0].head:.1%} "
-         f"of its weight, on average over {ids.numel():,} characters of the validation set. Heads "
-         f"1 and 2 look two and three back ({near[1].head:.0%} and {near[2].head:.0%})."),
-        ("the open bracket", in_brackets, len(in_brackets) - 1, 1, 0,
-         "Block 1, head 0 looks for the bracket that is still open. After “mode” the model gives "
-         f"“)” {whole:.0%}; with this head’s output set to zero, {without:.0%}. Take the bracket "
-         "out of the text, and see. On average over the validation set, a closing bracket puts "
-         f"{opened.head:.0%} on the one that it closes (a head that looks at all alike: "
-         f"{opened.even:.0%})."),
-        ("first letters", "Return a copy of the dictionary with the new value ", 36, 1, 1,
-         "From a space, block 1, head 1 looks at the first letters of words: "
-         f"{starts.head:.0%} of its weight, on average over the validation set (a head that "
-         f"looks at all alike: {starts.even:.0%}). Go from space to space.")]
-    names = "name", "text", "position", "block", "head", "note"
-    return [dict(zip(names, it)) | {"note": it[-1].replace("%", " %")} for it in found]
+    return [one_back(maps), open_bracket(model, tokenizer, maps, texts), word_starts(maps, texts)]

@@ -85,8 +85,7 @@ MAKERS["parameters"] = parameters
 BIGRAM_STARTS = [  # name of a button, where the text begins, rows and columns of a frame
     ("after q", "q", "q", "u", "After “q” comes “u” {share:.0%} of the time: one cell stands out."),
     ("digits", "1", "0123456789", "0123456789",
-     "After a digit comes another digit {share:.0%} of the time, after anything else only "
-     "{other:.1%}: digits keep together."),
+     "After a digit comes a digit {share:.0%} of the time, after anything else {other:.1%}."),
     ("after a comma", ",", ",", "\n ",
      "After a comma comes a space or a line break {share:.0%} of the time.")]
 
@@ -102,7 +101,7 @@ def bigram_starts(
         rows, columns = ([char for char in chars if char in part] for part in (rows, columns))
         inside, these = members(rows), counts[:, members(columns)]
         share, other = (these[part].sum() / counts[part].sum() for part in (inside, ~inside))
-        note = note.format(share=share.item(), other=other.item()).replace("%", " %")
+        note = heads.spaced(note.format(share=share.item(), other=other.item()))
         starts.append({"name": name, "start": start, "note": note,
                        "frame": [*map(chars.index, (rows[0], rows[-1], columns[0], columns[-1]))]})
     return starts

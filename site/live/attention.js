@@ -110,7 +110,6 @@
 
   live.attention = (root, {model, presets}) => {
     const reader = new Reader(loadModel(model), [...model.chars]), {T} = reader.model
-    const {num_blocks: blocks, num_heads: heads} = reader.model.config
     const state = {block: 0, head: 0, position: -1, chosen: -1, fresh: true}
 
     const choices = element("div", {class: "row"}, "Try:")
@@ -120,14 +119,12 @@
     const picture = element("div"), maps = element("div", {class: "maps"})
     const says = element("p", {class: "says", id: "attention-says", "aria-live": "polite"})
     root.append(choices, note,
-      element("label", {}, `Your text, at most ${T} characters. The course’s laptop model reads it, `
-        + `with ${blocks} blocks of ${heads} heads.`, text), unknown,
+      element("label", {}, `Your text, at most ${T} characters; the laptop model reads it.`, text), unknown,
       element("p", {}, "Point at a character, or tap it: the ", element("mark", {}, "framed"),
         " one looks back, and the bars show at what, in per cent. What comes later it cannot see."),
       picture, says, element("p", {class: "quiet"},
-        "All heads at once: each row is a character that looks, from the first to the last; the "
-        + "coloured spots in it are what it looks at. The marked row is the framed character. "
-        + "Choose a head."), maps)
+        "All heads at once: each row is a character that looks, the spots in it are what it "
+        + "looks at. The framed character’s row is marked. Choose a head."), maps)
     const markPreset = makeChoices(choices, presets.map(preset => preset.name), tryPreset)
     const showLetters = makeLetters(picture, look, choose)
     const showMaps = makeMaps(maps, reader.model.config, chooseHead)

@@ -34,7 +34,7 @@
   const strength = probability => Math.max(0.15, 1 + Math.log10(probability) / 4) ** 1.4
 
   // With three digits, however small.
-  const precise = share => `${(100 * share).toLocaleString("en", {maximumSignificantDigits: 3})} %`
+  const precise = share => `${(100 * share).toLocaleString("en", {maximumSignificantDigits: 3})}\u00a0%`
 
   // The table as a picture. Gives a function that draws what changes: {row, hover, walk, frame}.
   function makeTable(root, {chars, counts}, probabilities, {look, choose}) {
@@ -258,7 +258,7 @@
 
     function append(id) {
       text.push(id)
-      if (!hover) say(describe(text.slice(-2)))
+      if (!hover && !timer) say(describe(text.slice(-2))) // too fast to be read in a walk
       draw()
     }
 

@@ -14,7 +14,7 @@ function element(tag, attributes = {}, ...children) {
 const visible = char => ({" ": "␣", "\n": "⏎", "\t": "⇥"})[char] ?? char
 const named = char => ({" ": "a space", "\n": "a line break", "\ufffd": "a rare character"})[char]
   ?? `“${char}”`
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`
 const reducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches
 
 // Calls a drawing function at most once a frame of the screen, however often it is asked to.
