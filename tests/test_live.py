@@ -18,7 +18,6 @@ from minigpt_course.faults import FAULTS, HEALTHY
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPTConfig, parameter_ledger, training_flops, training_memory
 from minigpt_course.inside import attention_maps
-from minigpt_course.share import load
 from minigpt_course.text import CharTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -280,7 +279,7 @@ def frames(tab) -> None:
     tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-# parameters
+# 06: the size of a GPT
 
 
 def random_config(chance: random.Random) -> GPTConfig:
@@ -347,7 +346,7 @@ def test_gpt2_small_is_explained_by_the_ledger():
     assert "124,439,808: 27,648 biases" in gpt2_note() and "no 50,257" in gpt2_note()
 
 
-# sampling
+# 08: sampling
 
 
 def written(tab, which: str = "Write") -> list[str]:
@@ -357,12 +356,11 @@ def written(tab, which: str = "Write") -> list[str]:
     return tab.locator(".text").all_text_contents()
 
 
-def test_greedy_text_in_the_browser_is_that_of_generate(opened):
+def test_greedy_text_in_the_browser_is_that_of_generate(opened, published):
     tab = opened("sampling")
     tab.fill("[data-name=temperature]", "0")
     tab.fill("[data-name=prompt]", "Return the ")
-    model, tokenizer = load("pydocs")
-    wanted = generate(model.eval(), tokenizer, "Return the ", 200, temperature=0)
+    wanted = generate(*published, "Return the ", 200, temperature=0)
     assert written(tab)[0] == wanted
 
 
@@ -395,7 +393,7 @@ def test_temperature_and_cuts_are_seen_on_a_fixed_axis(opened):
     assert tab.locator("tr.cut").count() == 8 and tab.locator("tr.cut").first.is_visible()
 
 
-# faults
+# 09: the quiz
 
 
 def diagnose(tab, name: str) -> None:

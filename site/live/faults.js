@@ -56,7 +56,7 @@
       shape("polyline", {class: kind, points: "0,4 28,4"}))
     const [low, high] = [Math.min(...losses), Math.max(...losses)]
     const ends = losses.length > 1 ? `${low.toFixed(2)} to ${high.toFixed(2)}` : low.toFixed(2)
-    const over = low > HIGHEST ? " ↑" : ""
+    const over = low > HIGHEST ? " ↑ off the axis" : ""
     return element("tr", {}, element("td", {}, stroke), element("th", {scope: "row"}, label),
       element("td", {}, ends + over))
   }
@@ -149,7 +149,7 @@
           element("span", {class: "hole"}, "□"), " it should and does not. "
           + "Bars: what the weights of each position sum to."))
       return [element("p", {class: "quiet"}, `Trained for ${whole(data.steps)} steps on `
-        + `${whole(model.characters ?? data.characters)} characters. What is wrong with it?`),
+        + `${whole(model.characters ?? data.characters)} characters. What is wrong with it, if anything?`),
       element("div", {class: "sides"},
         element("div", {}, element("h4", {}, "Loss in nats per character"),
           curvesOf(model, twins, data), key), map,
@@ -206,9 +206,10 @@
 
     function praise(model) {
       const parts = [element("b", {}, `✓ Right: ${model.diagnosis}. `),
+        model.name === model.diagnosis ? "" : `This one was trained as “${model.name}”. `,
         `What gives it away: ${data.clues[model.diagnosis].shows}. More in 09, `,
         linkTo(model.diagnosis), "."]
-      if (model.wrong || model.right) {
+      if (model.name === model.diagnosis) {
         parts.push(element("pre", {}, element("del", {}, model.wrong || "(nothing)"), "\n",
           element("ins", {}, model.right)))
       }
@@ -227,8 +228,10 @@
     }
 
     again.addEventListener("click", begin)
-    root.append(element("div", {class: "row head"}, status,
-      element("label", {}, "order (seed)", seed), again), board)
+    const faulty = data.cases.filter(({name, diagnosis}) => name === diagnosis).length
+    root.append(element("p", {class: "quiet"}, `${data.cases.length} small GPTs: ${faulty} with one `
+      + `fault each, ${data.cases.length - faulty} healthy. Choose a diagnosis; only the first counts.`),
+    element("div", {class: "row"}, status, element("label", {}, "order (seed)", seed), again), board)
     begin()
   }
 }
