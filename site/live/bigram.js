@@ -39,10 +39,11 @@
   // The table as a picture. Gives a function that draws what changes: {row, hover, walk, frame}.
   function makeTable(root, {chars, counts}, probabilities, {look, choose}) {
     const V = chars.length, canvas = element("canvas", {"aria-hidden": "true"})
-    const marks = shape("svg", {"aria-hidden": "true"})
+    const labels = shape("g"), marks = shape("g"), picture = shape("svg", {"aria-hidden": "true"})
+    picture.append(labels, marks)
     const figure = element("div", {class: "table", tabindex: "0", role: "application",
       "aria-label": "Table of what follows what: arrow keys move, Enter chooses a row",
-      "aria-describedby": "bigram-says"}, canvas, marks)
+      "aria-describedby": "bigram-says"}, canvas, picture)
     root.append(figure)
     let cell = 1, margin = 0, levels = 1, state = null
 
@@ -75,10 +76,8 @@
 
     function drawMarks() {
       if (!state) return
-      const {row, hover, walk, frame} = state, shapes = []
-      for (const axis of [false, true]) chars.forEach((_, i) => shapes.push(...label(i, axis)))
-      shapes.push(box(0, 0, {class: "border"}, V, V))
-      shapes.push(box(row, 0, {class: "current"}, 1, V))
+      const {row, hover, walk, frame} = state
+      const shapes = [box(row, 0, {class: "current"}, 1, V)]
       if (frame) {
         const [top, bottom, left, right] = frame
         shapes.push(box(top - 0.5, left - 0.5, {class: "frame"}, bottom - top + 2, right - left + 2))
@@ -97,8 +96,9 @@
       }
       marks.replaceChildren(...shapes)
       const [left, top] = hover ?? [row, -1]
-      marks.querySelectorAll(".left")[left]?.classList.add("on")
-      marks.querySelectorAll(".top")[top]?.classList.add("on")
+      for (const name of labels.querySelectorAll(".on")) name.classList.remove("on")
+      labels.querySelectorAll(".left")[left]?.classList.add("on")
+      labels.querySelectorAll(".top")[top]?.classList.add("on")
     }
 
     function resize() {
@@ -109,9 +109,11 @@
         cell = (width - margin - 1) / V
         if (cell * levels > LABEL) break
       }
-      marks.setAttribute("viewBox", `0 0 ${width} ${width}`)
+      picture.setAttribute("viewBox", `0 0 ${width} ${width}`)
       Object.assign(canvas.style, {left: `${margin}px`, top: `${margin}px`,
         width: `${V * cell}px`, height: `${V * cell}px`})
+      labels.replaceChildren(box(0, 0, {class: "border"}, V, V),
+        ...chars.flatMap((_, i) => [...label(i, false), ...label(i, true)]))
       drawMarks()
     }
 
@@ -230,9 +232,12 @@
         : "Nothing is written yet: press Write, or choose a bar."
     }
 
+    const drawTable = () =>
+      showTable({row: text.at(-1), hover, frame, walk: text.slice(-STEPS - 1)})
+
     function draw() {
       const row = text.at(-1)
-      showTable({row, hover, frame, walk: text.slice(-STEPS - 1)})
+      drawTable()
       showBars(chars, table[row])
       start.value = row
       write.textContent = timer ? "Stop" : `Write ${STEPS} characters`
@@ -245,7 +250,7 @@
       if (String(cell) === String(hover)) return
       hover = cell
       if (cell) say(describe(cell))
-      draw()
+      drawTable()
     }
 
     function begin(id) {
