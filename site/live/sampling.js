@@ -52,7 +52,7 @@
   function headOf() {
     const key = kind => element("span", {class: `bar ${kind}`})
     const ticks = element("div", {class: "axis", "aria-hidden": "true"},
-      ...["0", "50", "100 %"].map(tick => element("span", {}, tick)))
+      ...["0", "50", "100"].map(tick => element("span", {}, tick)))
     return element("thead", {}, element("tr", {}, element("td"),
       element("td", {class: "ticks"}, ticks),
       element("th", {scope: "col"}, key("own"), "before"),
@@ -170,7 +170,7 @@
       element("div", {class: "sides"},
         element("div", {}, ...["temperature", "topK", "topP", "seed"].map(name => fields[name][1])),
         element("table", {class: "numbers"}, element("caption", {}, "What follows the prompt",
-          element("span", {class: "quiet"}, "before and after temperature, top-k and top-p")),
+          element("span", {class: "quiet"}, "before and after your settings")),
         headOf(), body)),
       element("div", {class: "row"}, write, caption), place, note,
       element("h4", {}, "The same prompt at three temperatures"),
