@@ -443,7 +443,7 @@ def test_a_wrong_diagnosis_looks_wrong_costs_the_point_and_is_named_at_the_end(o
     for _ in cases:
         diagnose(tab, shown(tab, cases)["diagnosis"])
         right = tab.locator(".verdict b").first.evaluate("node => getComputedStyle(node).color")
-        tab.locator("button.main").click()
+        tab.locator("button.go").click()
     assert right != wrong and "15 of 16" in tab.text_content(".score")
     tab.locator("li", has_text=missed).locator("a[href^='09_diagnose.html#']").wait_for()
 

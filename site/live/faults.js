@@ -168,7 +168,7 @@
 
     function show() {
       const model = cases[at], verdict = element("div", {class: "verdict", role: "status"})
-      const next = element("button", {type: "button", class: "main"},
+      const next = element("button", {type: "button", class: "go"},
         at + 1 < cases.length ? "Next model" : "Result")
       next.hidden = true
       next.addEventListener("click", goOn)

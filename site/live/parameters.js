@@ -121,16 +121,15 @@ function trainingFlops(config) {
     return {line, set: value => { input.checked = value }}
   }
 
-  // A table of parts: colour, name, size and a bar of its share, on an axis of 100 %.
+  // A table of parts: colour, name, size and share, which a bar shows too: a name's whole width is 100 %.
   function tableOf(parts, colours, show) {
     const total = sumOf(parts)
     return Object.entries(parts).map(([name, size]) => {
       const bar = element("span", {class: "bar"}), key = element("span", {class: "key"})
       bar.style.width = `${100 * size / total}%`
       bar.style.background = key.style.background = colours?.[name] ?? ""
-      const row = element("tr", {}, element("th", {scope: "row"}, colours ? key : "", name),
-        element("td", {}, show(size)), element("td", {}, shareOf(size, total)),
-        element("td", {class: "share"}, bar))
+      const row = element("tr", {}, element("th", {scope: "row"}, colours ? key : "", name, bar),
+        element("td", {}, show(size)), element("td", {}, shareOf(size, total)))
       row.dataset.part = name
       row.classList.toggle("none", size === 0)
       return row

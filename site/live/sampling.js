@@ -31,7 +31,7 @@
 
   // Why a character can no longer be drawn; the likeliest has rank 0.
   function reasonFor(rank, {temperature, topK}) {
-    if (temperature === 0) return "temperature 0"
+    if (temperature === 0) return "greedy"
     return rank >= topK ? "top-k" : "top-p"
   }
 
@@ -52,7 +52,7 @@
   function headOf() {
     const key = kind => element("span", {class: `bar ${kind}`})
     const ticks = element("div", {class: "axis", "aria-hidden": "true"},
-      ...["0", "25", "50", "75", "100 %"].map(tick => element("span", {}, tick)))
+      ...["0", "50", "100 %"].map(tick => element("span", {}, tick)))
     return element("thead", {}, element("tr", {}, element("td"),
       element("td", {class: "ticks"}, ticks),
       element("th", {scope: "col"}, key("own"), "before"),
@@ -67,8 +67,8 @@
       chosen[id], chosen[id] === 0 && reasonFor(rank, settings)))
     const rest = ranked.slice(SHOWN), left = rest.filter(id => chosen[id] > 0).length
     const sum = shares => rest.reduce((total, id) => total + shares[id], 0)
-    const name = `${rest.length} others`
-    rows.push(rowFor(name, sum(own), sum(chosen), left ? null : "all cut"))
+    const name = element("small", {}, `${rest.length} others`)
+    rows.push(rowFor(name, sum(own), sum(chosen), left ? null : "all"))
     body.replaceChildren(...rows)
   }
 
@@ -115,7 +115,7 @@
     const captionOfThree = element("span", {class: "quiet"})
     const note = element("p", {class: "note", role: "status"})
     const three = TEMPERATURES.map(temperature => placeFor(`the text at temperature ${temperature}`))
-    const write = element("button", {type: "button", class: "main"}, "Write")
+    const write = element("button", {type: "button", class: "go"}, "Write")
     const compare = element("button", {type: "button"}, `Write at ${TEMPERATURES.join(", ")}`)
     let current = null // what is being written: its button, and how to stop it
 
