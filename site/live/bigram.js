@@ -204,7 +204,7 @@
     const bars = element("div"), paper = element("pre", {class: "paper", tabindex: "0", role: "region",
       "aria-label": "the text so far"})
     const loss = element("p", {class: "quiet loss"})
-    const write = element("button", {type: "button", class: "main write"})
+    const write = element("button", {type: "button", class: "go write"})
     const seed = element("input", {type: "number", value: "0", min: "0", class: "seed"})
     const words = element("p", {}, "This table is the whole model: what came after what in the "
       + "training set. To write, draw a character from the present one’s row, go to that "
