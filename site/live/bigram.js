@@ -3,6 +3,7 @@
 {
   const STEPS = 40 // characters that a click on Write adds
   const PACE = 150 // milliseconds from one to the next, so that the walk can be followed
+  const BARS = 10 // characters that have one
   const LABEL = 12 // pixels that a label on an axis needs
   const SVG = "http://www.w3.org/2000/svg"
 
@@ -74,31 +75,33 @@
       x: margin + column * cell, y: margin + row * cell,
       width: columns * cell, height: rows * cell, ...attributes})
 
+    // Where the walk has been, and the last steps: along a row to the next character, then to the
+    // row of that character.
+    function walked(walk) {
+      const pairs = walk.slice(1).map((next, i) => [walk[i], next])
+      const visited = pairs.map(([from, to], i) => box(from, to, {class: "visited",
+        opacity: Math.max(0.35, 1 - 0.1 * (pairs.length - 1 - i))}))
+      const middle = i => margin + (i + 0.5) * cell
+      const corners = pairs.slice(-3).flatMap(([from, to]) => [[to, from], [to, to]])
+      const points = corners.map(([x, y]) => `${middle(x)},${middle(y)}`).join(" ")
+      return [...visited, shape("polyline", {class: "path", points})]
+    }
+
+    const framed = ([top, bottom, left, right]) =>
+      box(top - 0.5, left - 0.5, {class: "frame"}, bottom - top + 2, right - left + 2)
+
+    const crossed = ([row, column]) => [box(row, 0, {class: "cross"}, 1, V),
+      box(0, column, {class: "cross"}, V, 1), box(row, column, {class: "cell"})]
+
     function drawMarks() {
       if (!state) return
       const {row, hover, walk, frame} = state
-      const shapes = [box(row, 0, {class: "current"}, 1, V)]
-      if (frame) {
-        const [top, bottom, left, right] = frame
-        shapes.push(box(top - 0.5, left - 0.5, {class: "frame"}, bottom - top + 2, right - left + 2))
-      }
-      const pairs = walk.slice(1).map((next, i) => [walk[i], next])
-      pairs.forEach(([from, to], i) => shapes.push(box(from, to, {class: "visited",
-        opacity: Math.max(0.35, 1 - 0.1 * (pairs.length - 1 - i))})))
-      const middle = i => margin + (i + 0.5) * cell
-      const last = pairs.slice(-3).flatMap(([from, to]) => [[to, from], [to, to]])
-      shapes.push(shape("polyline", {class: "path",
-        points: last.map(([x, y]) => `${middle(x)},${middle(y)}`).join(" ")}))
-      if (hover) {
-        shapes.push(box(hover[0], 0, {class: "cross"}, 1, V))
-        shapes.push(box(0, hover[1], {class: "cross"}, V, 1))
-        shapes.push(box(...hover, {class: "cell"}))
-      }
-      marks.replaceChildren(...shapes)
+      marks.replaceChildren(box(row, 0, {class: "current"}, 1, V), ...frame ? [framed(frame)] : [],
+        ...walked(walk), ...hover ? crossed(hover) : [])
       const [left, top] = hover ?? [row, -1]
-      for (const name of labels.querySelectorAll(".on")) name.classList.remove("on")
-      labels.querySelectorAll(".left")[left]?.classList.add("on")
-      labels.querySelectorAll(".top")[top]?.classList.add("on")
+      for (const [kind, chosen] of [[".left", left], [".top", top]]) {
+        labels.querySelectorAll(kind).forEach((name, i) => name.classList.toggle("on", i === chosen))
+      }
     }
 
     function resize() {
@@ -117,15 +120,21 @@
       drawMarks()
     }
 
+    // The cell under the mouse or finger; a row's label stands for its first cell.
     function under(event) {
       const {left, top} = figure.getBoundingClientRect()
-      const at = [event.clientY - top, event.clientX - left].map(x => Math.floor((x - margin) / cell))
-      return at.map(i => Math.min(V - 1, Math.max(0, i)))
+      const [row, column] = [event.clientY - top, event.clientX - left]
+        .map(x => Math.min(V - 1, Math.floor((x - margin) / cell)))
+      return row < 0 ? null : [row, Math.max(0, column)]
     }
 
     figure.onpointermove = event => look(under(event))
     figure.onpointerleave = event => { if (event.pointerType === "mouse") look(null) }
-    figure.onclick = event => { look(under(event)); choose(under(event)[0]) }
+    figure.onblur = () => look(null)
+    figure.onclick = event => {
+      look(under(event))
+      if (state.hover) choose(state.hover[0])
+    }
     figure.onkeydown = event => {
       const by = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key]
       const [row, column] = state.hover ?? [state.row, 0]
@@ -144,34 +153,31 @@
   }
 
   // The likeliest characters as bars on an axis from 0 to 100 %, each a button that chooses its id.
-  // Gives a function that draws (chars, probabilities); the buttons stay, and keep the focus.
-  function makeBars(root, choose, most = 10) {
+  // Gives a function that draws a row of the table; the buttons stay, and keep the focus.
+  function makeBars(root, chars, choose) {
     const axis = element("div", {class: "axis", "aria-hidden": "true"},
       ...["0", "25", "50", "75", "100 %"].map(text => element("span", {}, text)))
-    const rows = Array.from({length: most}, () => {
+    const rows = Array.from({length: BARS}, () => {
       const name = element("b"), bar = element("span", {class: "bar"}), number = element("span")
       const button = element("button", {type: "button"}, name,
         element("span", {class: "track"}, bar), number)
-      return {name, bar, number, button, item: element("li", {}, button)}
+      return {name, bar, number, button}
     })
     const others = element("div", {class: "others"})
-    root.append(axis, element("ol", {class: "bars"}, ...rows.map(row => row.item)), others)
-    return (chars, probabilities) => {
-      const likelier = (a, b) => probabilities[b] - probabilities[a] || a - b
-      const ids = [...chars.keys()].sort(likelier).slice(0, most)
-      rows.forEach(({name, bar, number, button, item}, rank) => {
+    root.append(axis, element("ol", {class: "bars"},
+      ...rows.map(({button}) => element("li", {}, button))), others)
+    return probabilities => {
+      const ids = [...chars.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, BARS)
+      rows.forEach(({name, bar, number, button}, rank) => {
         const id = ids[rank], share = probabilities[id]
-        item.hidden = !(share > 0)
-        if (item.hidden) return
         name.textContent = visible(chars[id])
         bar.style.width = `${100 * share}%` // of the whole axis
         number.textContent = percent(share)
         button.setAttribute("aria-label", `append ${named(chars[id])}, ${percent(share)}`)
         button.onclick = () => choose(id)
       })
-      const rest = 1 - ids.reduce((sum, id) => sum + probabilities[id], 0)
-      others.textContent = chars.length > most
-        ? `${chars.length - most} other characters: ${percent(Math.max(0, rest))}` : ""
+      const rest = 1 - sum(ids.map(id => probabilities[id]))
+      others.textContent = `${chars.length - BARS} other characters: ${percent(rest)}`
     }
   }
 
@@ -195,9 +201,10 @@
     const start = element("select", {},
       ...chars.map((char, i) => element("option", {value: i}, visible(char))))
     const presets = element("div", {class: "row"}, "Try:"), picture = element("div")
-    const bars = element("div"), paper = element("pre", {class: "paper", tabindex: "0"})
+    const bars = element("div"), paper = element("pre", {class: "paper", tabindex: "0", role: "region",
+      "aria-label": "the text so far"})
     const loss = element("p", {class: "quiet loss"})
-    const write = element("button", {type: "button", class: "main write"})
+    const write = element("button", {type: "button", class: "go write"})
     const seed = element("input", {type: "number", value: "0", min: "0", class: "seed"})
     const words = element("p", {}, "This table is the whole model: what came after what in the "
       + "training set. To write, draw a character from the present one’s row, go to that "
@@ -211,7 +218,7 @@
         element("p", {}, element("label", {}, "After ", start, " comes …")), bars)))
 
     const showTable = makeTable(picture, {chars, counts: data.counts}, table, {look, choose: begin})
-    const showBars = makeBars(bars, id => { stop(); append(id) })
+    const showBars = makeBars(bars, chars, id => { stop(); append(id) })
     const markPreset = makeChoices(presets, data.presets.map(preset => preset.name), tryPreset)
 
     function describe([row, column]) {
@@ -238,7 +245,7 @@
     function draw() {
       const row = text.at(-1)
       drawTable()
-      showBars(chars, table[row])
+      showBars(table[row])
       start.value = row
       write.textContent = timer ? "Stop" : `Write ${STEPS} characters`
       drawText()
