@@ -1,7 +1,8 @@
 // Notebook 09 as a quiz: trained models with a hidden fault, and what can be measured of each.
 "use strict"
 {
-  const WIDTH = 460, HEIGHT = 250, LEFT = 34, BOTTOM = 34, TOP = 8, HIGHEST = 5, RIGHT = 18 // HIGHEST in nats
+  const WIDTH = 460, HEIGHT = 250, LEFT = 34, RIGHT = 18, TOP = 8, BOTTOM = 34 // of the curves
+  const HIGHEST = 5 // nats per character on the axis
 
   // A part of a drawing: shape("line", {x1: 0, ...}).
   function shape(tag, attributes = {}, ...children) {
@@ -25,11 +26,13 @@
   function axesOf(steps) {
     const parts = []
     for (let loss = 0; loss <= HIGHEST; loss++) {
-      parts.push(shape("line", {class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: yOf(loss), y2: yOf(loss)}),
-        shape("text", {x: LEFT - 6, y: yOf(loss) + 4, "text-anchor": "end"}, loss))
+      const y = yOf(loss)
+      parts.push(shape("line", {class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y}),
+        shape("text", {x: LEFT - 6, y: y + 4, "text-anchor": "end"}, loss))
     }
     for (let step = 0; step <= steps; step += steps / 5) {
-      parts.push(shape("text", {x: xOf(step, steps), y: HEIGHT - 18, "text-anchor": "middle"}, step))
+      const x = xOf(step, steps)
+      parts.push(shape("text", {x, y: HEIGHT - 18, "text-anchor": "middle"}, step))
     }
     parts.push(shape("text", {x: WIDTH / 2, y: HEIGHT - 3, "text-anchor": "middle"}, "step"))
     return parts
@@ -38,13 +41,14 @@
   // Training and validation loss of a model over those of its healthy twins.
   function curvesOf(run, twins, {every, steps}) {
     const training = each => each.training.map((loss, i) => [(i + 0.5) * every, loss])
-    const clip = `live-faults-axes`
+    const clip = "live-faults-axes"
     const lines = shape("g", {"clip-path": `url(#${clip})`},
       ...twins.map(twin => lineOf("twin", training(twin), steps)),
       ...twins.map(twin => lineOf("twin validation", twin.validations, steps)),
       lineOf("own", training(run), steps), lineOf("own validation", run.validations, steps))
     const room = shape("clipPath", {id: clip},
-      shape("rect", {x: LEFT, y: TOP - 2, width: WIDTH - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM + 4}))
+      shape("rect", {x: LEFT, y: TOP - 2, width: WIDTH - LEFT - RIGHT,
+        height: HEIGHT - TOP - BOTTOM + 4}))
     return shape("svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label":
       `Loss over ${steps} steps: training ends at ${last(run.training)}, validation at `
       + `${last(run.validations)[1]}.`}, room, ...axesOf(steps), lines)
@@ -67,7 +71,8 @@
     map.forEach((row, i) => row.forEach((moves, j) => {
       const future = j > i, [x, y] = [j * size, i * size]
       const kind = moves ? future ? "future" : "past" : future ? "" : "hole"
-      parts.push(shape("rect", {class: `cell ${kind}`, x: x + 1, y: y + 1, width: size - 2, height: size - 2}))
+      parts.push(shape("rect",
+        {class: `cell ${kind}`, x: x + 1, y: y + 1, width: size - 2, height: size - 2}))
       if (moves && future) {
         parts.push(shape("path", {class: "cross",
           d: `M${x + 5},${y + 5}l8,8m0,-8l-8,8`}))
@@ -87,7 +92,8 @@
   }
 
   function findingsOf(findings) {
-    const cells = (kind, ...texts) => element("tr", {}, ...texts.map(text => element(kind, {}, text)))
+    const cells = (kind, ...texts) => element("tr", {},
+      ...texts.map(text => element(kind, {}, text)))
     const rows = findings.map(finding => {
       const row = cells("td", finding.what, finding.value, finding.expected)
       row.classList.toggle("telling", finding.telling)
@@ -136,7 +142,8 @@
     function evidence(model) {
       const twins = data.twins[model.twin].filter(
         twin => model.name !== model.twin || twin.seed !== model.seed)
-      const ends = runs => [runs.map(run => last(run.training)), runs.map(run => last(run.validations)[1])]
+      const ends = runs => [runs.map(run => last(run.training)),
+        runs.map(run => last(run.validations)[1])]
       const [ownEnds, twinEnds] = [ends([model]), ends(twins)]
       const key = element("table", {class: "numbers key"}, element("tbody", {},
         keyOf("own", "training", ownEnds[0]), keyOf("own validation", "validation", ownEnds[1]),
@@ -149,12 +156,14 @@
           element("span", {class: "hole"}, "□"), " it should and does not. "
           + "Bars: what the weights of each position sum to."))
       return [element("p", {class: "quiet"}, `Trained for ${whole(data.steps)} steps on `
-        + `${whole(model.characters ?? data.characters)} characters. What is wrong with it, if anything?`),
+        + `${whole(model.characters ?? data.characters)} characters. What is wrong with it, `
+        + "if anything?"),
       element("div", {class: "sides"},
         element("div", {}, element("h4", {}, "Loss in nats per character"),
           curvesOf(model, twins, data), key), map,
         element("div", {}, element("h4", {}, "Measurements"), findingsOf(model.findings),
-          element("p", {}, "Loss on another text: ", element("b", {}, model["another text"].toFixed(2)))),
+          element("p", {}, "Loss on another text: ",
+            element("b", {}, model["another text"].toFixed(2)))),
         element("div", {}, element("h4", {}, "What it writes"),
           element("pre", {tabindex: 0, "aria-label": "what it writes"}, model.text)))]
     }
@@ -174,11 +183,13 @@
       next.addEventListener("click", goOn)
       const buttons = names.map(name => {
         const button = element("button", {type: "button"}, name)
-        button.addEventListener("click", () => answer(model, name, button, {verdict, buttons, next}))
+        button.addEventListener("click", () =>
+          answer(model, name, button, {verdict, buttons, next}))
         return button
       })
       board.replaceChildren(...evidence(model), element("h4", {}, "Your diagnosis"),
-        element("div", {class: "row choices", role: "group", "aria-label": "diagnoses"}, ...buttons),
+        element("div", {class: "row choices", role: "group", "aria-label": "diagnoses"},
+          ...buttons),
         verdict, next)
       drawStatus()
     }
@@ -229,9 +240,12 @@
 
     again.addEventListener("click", begin)
     const faulty = data.cases.filter(({name, diagnosis}) => name === diagnosis).length
-    root.append(element("p", {class: "quiet"}, `${data.cases.length} small GPTs: ${faulty} with one `
-      + `fault each, ${data.cases.length - faulty} healthy. Choose a diagnosis; only the first counts.`),
-    element("div", {class: "row"}, status, element("label", {}, "order (seed)", seed), again), board)
+    const all = data.cases.length
+    root.append(
+      element("p", {class: "quiet"}, `${all} small GPTs: ${faulty} with one fault each, `
+        + `${all - faulty} healthy. Choose a diagnosis; only the first counts.`),
+      element("div", {class: "row"}, status, element("label", {}, "order (seed)", seed), again),
+      board)
     begin()
   }
 }

@@ -70,7 +70,8 @@ function trainingFlops(config) {
   // Black or white, whichever is read better on a colour.
   function inkOn(colour) {
     const [red, green, blue] = [1, 3, 5].map(at => parseInt(colour.slice(at, at + 2), 16) / 255)
-    return 0.2126 * red ** 2.2 + 0.7152 * green ** 2.2 + 0.0722 * blue ** 2.2 > 0.18 ? "#111" : "#fff"
+    const bright = 0.2126 * red ** 2.2 + 0.7152 * green ** 2.2 + 0.0722 * blue ** 2.2
+    return bright > 0.18 ? "#111" : "#fff"
   }
 
   const embedDim = state => state.head_dim * state.num_heads
@@ -109,8 +110,13 @@ function trainingFlops(config) {
       input.setAttribute("aria-valuetext", whole(value))
     }
     input.dataset.name = name
-    input.addEventListener("input", () => { set(values[input.value]); changed(values[input.value]) })
-    return {set, line: element("label", {class: "slider"}, element("span", {}, label), shown, input)}
+    input.addEventListener("input", () => {
+      const value = values[input.value]
+      set(value)
+      changed(value)
+    })
+    const line = element("label", {class: "slider"}, element("span", {}, label), shown, input)
+    return {set, line}
   }
 
   function switchFor(name, label, changed) {
@@ -121,7 +127,7 @@ function trainingFlops(config) {
     return {line, set: value => { input.checked = value }}
   }
 
-  // A table of parts: colour, name, size and share, which a bar shows too: a name's whole width is 100 %.
+  // A table of parts: colour, name, size and share; the axis of the bars is as wide as the names.
   function tableOf(parts, colours, show) {
     const total = sumOf(parts)
     return Object.entries(parts).map(([name, size]) => {
@@ -195,8 +201,8 @@ function trainingFlops(config) {
       memoryTotal.textContent = inUnits(sumOf(bytes), "B")
       const positions = state.batch_size * state.context_length
       flops.textContent = inUnits(trainingFlops(config) * positions, "FLOP")
-      step.textContent = `A step reads ${whole(state.batch_size)} × ${whole(state.context_length)} = `
-        + `${whole(positions)} tokens, ${inUnits(trainingFlops(config), "FLOP")} for each.`
+      step.textContent = `A step reads ${whole(state.batch_size)} × `
+        + `${whole(state.context_length)} = ${whole(positions)} tokens, ${inUnits(trainingFlops(config), "FLOP")} for each.`
       describe(count)
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", isNow(presets[i])))
     })
@@ -240,7 +246,8 @@ function trainingFlops(config) {
       draw()
     }
     const note = element("p", {class: "quiet"})
-    const table = (caption, body) => element("table", {class: "numbers"}, element("caption", {}, ...caption), body)
+    const table = (caption, body) => element("table", {class: "numbers"},
+      element("caption", {}, ...caption), body)
     root.append(
       element("div", {class: "row", role: "group", "aria-label": "known models"}, ...buttons),
       note,

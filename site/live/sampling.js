@@ -96,7 +96,7 @@
         open = news.some(each => !each.done)
         news.forEach(({value}, i) => { written[i] = value ?? written[i] })
       }
-      if (!open || !reducedMotion()) places.forEach((place, i) => { place.textContent = written[i] })
+      if (!open || !reducedMotion()) places.forEach((place, i) => place.replaceChildren(written[i]))
       if (open) asked = requestAnimationFrame(slice)
       else done()
     }
@@ -109,12 +109,13 @@
     "aria-label": label})
 
   live.sampling = (root, data) => {
-    const model = loadModel(data), chars = [...data.chars], fields = fieldsFor(chars.length, data.prompt)
+    const model = loadModel(data), chars = [...data.chars]
+    const fields = fieldsFor(chars.length, data.prompt)
     const reader = new Writer(model, chars), body = element("tbody"), known = new Map()
     const place = placeFor("the text"), caption = element("span", {class: "quiet"})
     const captionOfThree = element("span", {class: "quiet"})
     const note = element("p", {class: "note", role: "status"})
-    const three = TEMPERATURES.map(temperature => placeFor(`the text at temperature ${temperature}`))
+    const three = TEMPERATURES.map(each => placeFor(`the text at temperature ${each}`))
     const write = element("button", {type: "button", class: "go"}, "Write")
     const compare = element("button", {type: "button"}, `Write at ${TEMPERATURES.join(", ")}`)
     let current = null // what is being written: its button, and how to stop it
