@@ -142,29 +142,31 @@ function trainingFlops(config) {
     })
   }
 
+  function areaOf(name, size, colour) {
+    const label = element("span", {}, name), area = element("div", {class: "part"}, label)
+    area.dataset.part = name
+    area.title = `${name}: ${whole(size)}`
+    area.style.flexGrow = size
+    area.style.background = label.style.background = colour
+    area.style.color = inkOn(colour)
+    return area
+  }
+
   // The model as a square whose area is its size: inside of the blocks left, outside right.
   function drawSquare(frame, ledger, size, colours, presets) {
     const side = Math.sqrt(sumOf(ledger) / size), square = element("div", {class: "square"})
     square.style.width = square.style.height = `${100 * side}%`
     for (const group of [IN_BLOCKS, OUTSIDE]) {
-      const column = element("div", {class: "column"}), parts = group.filter(name => ledger[name])
+      const parts = group.filter(name => ledger[name])
+      const column = element("div", {class: "column"},
+        ...parts.map(name => areaOf(name, ledger[name], colours[name])))
       column.style.flexGrow = parts.reduce((sum, name) => sum + ledger[name], 0)
-      for (const name of parts) {
-        const area = element("div", {class: "part"}, element("span", {}, name))
-        area.dataset.part = name
-        area.title = `${name}: ${whole(ledger[name])}`
-        area.style.flexGrow = ledger[name]
-        area.style.background = area.firstChild.style.background = colours[name]
-        area.style.color = inkOn(colours[name])
-        column.append(area)
-      }
       square.append(column)
     }
     frame.replaceChildren(square, ...presets.map(preset => outlineOf(preset, size)).filter(Boolean))
     for (const area of square.querySelectorAll(".part")) { // a label that does not fit is left out
       const label = area.firstChild
-      const fits = label.offsetWidth <= area.clientWidth && label.offsetHeight <= area.clientHeight
-      label.hidden = !fits
+      label.hidden = label.offsetWidth > area.clientWidth || label.offsetHeight > area.clientHeight
     }
   }
 
@@ -202,7 +204,8 @@ function trainingFlops(config) {
       const positions = state.batch_size * state.context_length
       flops.textContent = inUnits(trainingFlops(config) * positions, "FLOP")
       step.textContent = `A step reads ${whole(state.batch_size)} × `
-        + `${whole(state.context_length)} = ${whole(positions)} tokens, ${inUnits(trainingFlops(config), "FLOP")} for each.`
+        + `${whole(state.context_length)} = ${whole(positions)} tokens, `
+        + `${inUnits(trainingFlops(config), "FLOP")} for each.`
       describe(count)
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", isNow(presets[i])))
     })
