@@ -253,9 +253,8 @@ function trainingFlops(config) {
       element("caption", {}, ...caption), body)
     root.append(
       element("div", {class: "row", role: "group", "aria-label": "known models"}, ...buttons),
-      note,
       element("div", {class: "sides"},
-        element("div", {}, ...Object.values(controls).map(control => control.line), changes),
+        element("div", {}, ...Object.values(controls).map(control => control.line), changes, note),
         element("div", {class: "picture"}, total, width, frame, scale),
         table(["Where the parameters are"], parts),
         element("div", {}, table(["Memory of training: ", memoryTotal], memory),
