@@ -177,6 +177,36 @@ def test_a_character_is_chosen_by_click_mouse_and_keyboard(opened):
     assert opened.locator("#maps canvas").count() == 4
 
 
+def test_what_is_pressed_keeps_the_focus(opened):
+    for selector in "#next button", "#maps button":
+        opened.locator(selector).nth(1).focus()
+        opened.keyboard.press("Enter")
+        opened.keyboard.press("Enter")
+        assert opened.locator(selector).nth(1).evaluate("own => own === document.activeElement")
+    opened.locator("#about", has_text="Position 12").wait_for()  # two characters were appended
+
+
+def test_no_text_leaves_nothing_behind(opened):
+    opened.fill("#prompt", "")
+    opened.locator("#about", has_text="Nothing yet").wait_for()
+    for selector in "#next li", "#maps canvas", "#lens tr":
+        assert opened.locator(selector).count() == 0
+
+
+def test_numbers_out_of_range_are_brought_into_it(opened):
+    for field, typed, read in ("#top-k", "0", "1"), ("#top-k", "500", "77"), ("#count", "-5", "1"):
+        opened.fill(field, typed)
+        opened.press(field, "Tab")
+        assert opened.input_value(field) == read
+
+
+def test_what_the_model_no_longer_sees_is_said_to_be_so(opened):
+    assert opened.text_content("#sight") == ""
+    opened.fill("#prompt", "a" * 70)
+    opened.locator("#sight", has_text="It sees at most 64 characters").wait_for()
+    assert opened.locator("#paper .forgotten").count() > 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone(browser, tmp_path, published, scheme):
     to_page(*published, tmp_path / "page.html")

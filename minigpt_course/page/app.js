@@ -14,11 +14,25 @@ function bytesOf(base64) {
 
 const source = new Blob([$("worker").textContent], {type: "text/javascript"})
 const worker = new Worker(URL.createObjectURL(source))
+// A field's whole number, brought into its range.
+const whole = name => {
+  const {value, min, max} = $(name)
+  return Math.min(+max, Math.max(+min, Math.round(+value) || 0))
+}
 const settings = () => ({
   temperature: +$("temperature").value, topP: +$("top-p").value,
-  topK: Math.max(1, Math.round(+$("top-k").value) || 1),
+  topK: whole("top-k"),
 })
 const ask = message => worker.postMessage({settings: settings(), ...message})
+
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`
+
+// A list's elements, as many as are wanted; those that are there stay, and keep the focus.
+function children(list, count, make) {
+  while (list.children.length > count) list.lastChild.remove()
+  while (list.children.length < count) list.append(make(list.children.length))
+  return list.children
+}
 
 // How strongly a character is coloured, 0 to 1.
 function strength(i) {
@@ -29,9 +43,9 @@ function strength(i) {
 
 function drawPaper() {
   const paper = $("paper"), letters = [...state.text]
-  while (paper.children.length > letters.length) paper.lastChild.remove()
+  const spans = children(paper, letters.length, () => document.createElement("span"))
   letters.forEach((char, i) => {
-    const span = paper.children[i] ?? paper.appendChild(document.createElement("span"))
+    const span = spans[i]
     const shown = char === "\n" ? "⏎\n" : char
     if (span.textContent !== shown) span.textContent = shown
     span.style.setProperty("--strength", strength(i).toFixed(3))
@@ -39,6 +53,9 @@ function drawPaper() {
     const nll = state.nll[i]
     span.title = nll == null ? "the first character" : `${visible(char)}: ${nll.toFixed(2)} nats`
   })
+  $("sight").textContent = state.start > 0 ? `Grey: out of the model's sight. It sees at most `
+    + `${model.config.context_length} characters; when they are full it starts over with the last `
+    + "quarter, so that it need not read all of them anew for each character." : ""
   if (writing && !reducedMotion) paper.scrollTop = paper.scrollHeight
 }
 
@@ -47,49 +64,63 @@ function drawAbout() {
   if (position < 0) { $("about").textContent = "Nothing yet: type something, or press Write."; return }
   const char = [...text][position], row = rows[+$("block").value][head]
   const most = row.indexOf(Math.max(...row))
-  const loss = nll[position] == null ? "nothing came before it" : `${nll[position].toFixed(2)} nats`
+  const loss = nll[position] == null ? "nothing came before it"
+    : `${nll[position].toFixed(2)} nats (probability ${percent(Math.exp(-nll[position]))})`
   $("about").textContent = `Position ${position}, “${visible(char)}”: ${loss}. `
     + `Block ${$("block").value}, head ${head} looks most at “${visible([...text][start + most])}”, `
-    + `position ${start + most} (${(100 * row[most]).toFixed(0)} %).`
+    + `position ${start + most} (${percent(row[most], 0)}).`
 }
 
 function drawNext() {
   const likeliest = state.probabilities
     ? [...state.probabilities.keys()].sort((a, b) => state.probabilities[b] - state.probabilities[a])
     : []
-  $("next").replaceChildren(...likeliest.slice(0, 12).map(id => {
-    const share = state.probabilities[id], button = document.createElement("button")
-    const bar = document.createElement("span"), name = document.createElement("b")
-    const number = document.createElement("span")
-    bar.className = "bar"
-    bar.style.width = `${100 * share}%` // of a fixed axis: the whole width is 100 %
-    name.textContent = visible(chars[id])
-    number.textContent = `${(100 * share).toFixed(1)} %`
-    button.append(name, bar, number)
-    button.setAttribute("aria-label", `append ${visible(chars[id])}, ${number.textContent}`)
-    button.onclick = () => ask({append: id})
-    const item = document.createElement("li")
+  const shown = likeliest.slice(0, 12).filter(id => state.probabilities[id] >= 0.0005)
+  const others = shown.reduce((rest, id) => rest - state.probabilities[id], 1)
+  $("others").textContent = likeliest.length
+    ? `${likeliest.length - shown.length} other characters: ${percent(Math.max(0, others))}` : ""
+  const items = children($("next"), shown.length, () => {
+    const item = document.createElement("li"), button = document.createElement("button")
+    for (const tag of ["b", "span", "span"]) button.append(document.createElement(tag))
+    button.children[1].className = "bar"
     item.append(button)
     return item
-  }))
+  })
+  shown.forEach((id, rank) => {
+    const button = items[rank].firstChild, [name, bar, number] = button.children
+    const share = state.probabilities[id]
+    bar.style.width = `${100 * share}%` // of a fixed axis: the whole width is 100 %
+    name.textContent = visible(chars[id])
+    number.textContent = percent(share)
+    button.setAttribute("aria-label", `append ${visible(chars[id])}, ${number.textContent}`)
+    button.onclick = () => ask({append: id})
+  })
 }
 
 function drawMaps() {
-  const {length} = state
-  $("maps").replaceChildren(...(state.maps ?? []).map((map, h) => {
-    const canvas = document.createElement("canvas"), button = document.createElement("button")
-    canvas.width = canvas.height = length
-    const context = canvas.getContext("2d"), image = context.createImageData(length, length)
-    const [red, green, blue] = getComputedStyle(document.documentElement)
-      .getPropertyValue("--ink-rgb").split(",").map(Number)
-    map.forEach((weight, i) => image.data.set([red, green, blue, 255 * Math.sqrt(weight)], 4 * i))
-    context.putImageData(image, 0, 0)
-    if (length > 80) canvas.style.imageRendering = "auto" // made smaller: no thin line may be lost
-    button.append(canvas, `head ${h}`)
-    button.setAttribute("aria-pressed", h === head)
+  const {length} = state, maps = length ? state.maps ?? [] : []
+  const [red, green, blue] = getComputedStyle(document.documentElement)
+    .getPropertyValue("--ink-rgb").split(",").map(Number)
+  const buttons = children($("maps"), maps.length, h => {
+    const button = document.createElement("button")
+    const map = button.appendChild(document.createElement("span"))
+    map.append(document.createElement("canvas"), document.createElement("i"))
+    map.className = "map"
+    button.append(`head ${h}`)
     button.onclick = () => { head = h; draw() }
     return button
-  }))
+  })
+  maps.forEach((map, h) => {
+    const [canvas, row] = buttons[h].firstChild.children, context = canvas.getContext("2d")
+    canvas.width = canvas.height = length
+    const image = context.createImageData(length, length)
+    map.forEach((weight, i) => image.data.set([red, green, blue, 255 * Math.sqrt(weight)], 4 * i))
+    context.putImageData(image, 0, 0)
+    row.style.top = `${100 * (state.position - state.start) / length}%` // the chosen position's
+    row.style.height = `${100 / length}%`
+    canvas.style.imageRendering = length > 80 ? "auto" : "" // made smaller: no thin line may be lost
+    buttons[h].setAttribute("aria-pressed", h === head)
+  })
 }
 
 function drawLens() {
@@ -101,7 +132,7 @@ function drawLens() {
       const cell = row.appendChild(document.createElement("td"))
       cell.textContent = visible(chars[id])
       cell.style.setProperty("--strength", probabilities[id].toFixed(3))
-      cell.title = `${(100 * probabilities[id]).toFixed(1)} %`
+      cell.title = percent(probabilities[id])
     }
     return row
   })
@@ -113,6 +144,7 @@ function draw() {
   drawAbout()
   drawNext()
   if (!writing) { drawMaps(); drawLens() }
+  $("inside").classList.toggle("stale", writing)
 }
 
 worker.onmessage = ({data}) => {
@@ -120,27 +152,37 @@ worker.onmessage = ({data}) => {
   writing = Boolean(data.writing)
   $("write").textContent = writing ? "Stop" : "Write"
   if (data.rate) $("note").textContent = `${Math.round(data.rate).toLocaleString("en")} characters a second`
-  if (document.activeElement !== $("prompt")) $("prompt").value = data.text
+  if (document.activeElement !== $("prompt") && $("prompt").value !== data.text) {
+    $("prompt").value = data.text
+    $("prompt").scrollTop = $("prompt").scrollHeight
+  }
   document.documentElement.dataset.ready = "true"
   draw()
 }
 worker.onerror = event => { $("note").textContent = `The model stopped: ${event.message}` }
 
 $("prompt").oninput = () => {
-  const unknown = chars.includes("\ufffd") ? "" : [...$("prompt").value].find(c => !chars.includes(c))
-  $("note").textContent = unknown ? `“${unknown}” is not in the model's vocabulary and is left out.` : ""
+  const unknown = [...$("prompt").value].find(char => !chars.includes(char))
+  const read = chars.includes("\ufffd") ? "read as �" : "left out"
+  $("note").textContent = unknown ? `“${unknown}” is not in the model's vocabulary and is ${read}.` : ""
   ask({text: $("prompt").value})
 }
 $("write").onclick = () => {
   $("prompt").blur()
   $("note").textContent = ""
-  const count = Math.max(1, Math.min(5000, Math.round(+$("count").value) || 1))
-  ask(writing ? {stop: true} : {write: count, seed: Math.round(+$("seed").value) || 0})
+  ask(writing ? {stop: true} : {write: whole("count"), seed: Math.round(+$("seed").value) || 0})
 }
+$("prompt").onkeydown = event => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("write").click()
+}
+$("maps").style.setProperty("--heads", Math.min(4, Math.ceil(model.config.num_heads / 2)))
 for (const name of ["temperature", "top-p"]) {
   $(name).oninput = () => { $(`${name}-value`).textContent = $(name).value; ask({}) }
 }
 $("top-k").oninput = () => ask({})
+for (const name of ["top-k", "count"]) {
+  $(name).onchange = () => { $(name).value = whole(name) }
+}
 $("block").append(...Array.from({length: model.config.num_blocks}, (_, b) => new Option(b, b)))
 $("block").onchange = () => ask({block: +$("block").value})
 for (const choice of document.getElementsByName("colour")) {
