@@ -10,7 +10,8 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from .core import write_atomically
+from .bigram import sample
+from .core import evaluating, write_atomically
 from .counted import baselines
 from .text import CharTokenizer, Corpus
 
@@ -27,15 +28,17 @@ def read_file(path: Path) -> dict:
 def read_results(
     until: str | None = None,  # the last model that counts; None: all
     path: Path = RESULTS,
-) -> dict:  # "sha256" of the corpus; "baselines", "models": name to nats per character
-    """The losses so far: yours where a notebook ran in this folder, else those that come with the
-    library: "shipped" names these, "mixed" tells whether they are of another corpus than yours."""
+) -> dict:  # "sha256" of the corpus; "baselines", "models": name to loss; "samples"
+    """Losses and samples so far: yours where a notebook ran in this folder, else those that come
+    with the library: "shipped" names these, "mixed" tells whether they are of another corpus."""
     shipped, yours = read_file(SHIPPED), read_file(path)
     models, names = shipped["models"] | yours["models"], list(shipped["models"])
     if until in names: models = {name: models[name] for name in names[: names.index(until) + 1]}
     mixed = yours.get("sha256") not in (None, shipped["sha256"])  # two corpora
     not_yours = models.keys() - yours["models"].keys()
-    return shipped | yours | {"models": models, "shipped": not_yours, "mixed": mixed}
+    samples = shipped.get("samples", {}) | yours.get("samples", {})
+    return shipped | yours | {"models": models, "samples": samples, "shipped": not_yours,
+                              "mixed": mixed}
 
 # %% ../nbs/appendix/results.ipynb #results-004
 def record_result(
@@ -43,12 +46,15 @@ def record_result(
     loss: float,  # nats per character on the whole validation set
     corpus: Corpus,  # what it was judged on
     path: Path = RESULTS,  # the file that is read and written
-) -> dict:  # the results up to this one
-    "Keep a model's loss among the results; those of another corpus are begun anew."
-    yours = read_file(path)
+    model=None,  # ids (B, T) to logits (B, T, V), B = 1, T up to 41: writes 30 characters to keep
+) -> dict:  # the results up to this one, which is called "new"
+    "Keep a model's loss and a sample among the results; those of another corpus are begun anew."
+    yours, tokenizer = read_file(path), CharTokenizer.fit(corpus.text)
     if yours.get("sha256") != corpus.sha256:
-        known = baselines(corpus, CharTokenizer.fit(corpus.text))
-        yours = {"sha256": corpus.sha256, "baselines": known, "models": {}}
+        yours = {"sha256": corpus.sha256, "baselines": baselines(corpus, tokenizer), "models": {}}
     yours["models"][name] = loss
+    if model:
+        with evaluating(model): written = sample(model, tokenizer, "Return the ", 30, 64)
+        yours["samples"] = yours.get("samples", {}) | {name: written}
     write_atomically(path, json.dumps(yours, indent=1).encode())
-    return read_results(name, path)
+    return read_results(name, path) | {"new": name}
