@@ -930,7 +930,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'minigpt_course.plot._framed': ('appendix/plot.html#_framed', 'minigpt_course/plot.py'),
                                      'minigpt_course.plot._likeliest': ('appendix/plot.html#_likeliest', 'minigpt_course/plot.py'),
                                      'minigpt_course.plot._looked_at': ('appendix/plot.html#_looked_at', 'minigpt_course/plot.py'),
-                                     'minigpt_course.plot._mark_future': ('appendix/plot.html#_mark_future', 'minigpt_course/plot.py'),
                                      'minigpt_course.plot._name_characters': ( 'appendix/plot.html#_name_characters',
                                                                                'minigpt_course/plot.py'),
                                      'minigpt_course.plot._new_axes': ('appendix/plot.html#_new_axes', 'minigpt_course/plot.py'),

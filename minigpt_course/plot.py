@@ -33,7 +33,7 @@ BLUE, ORANGE, GREEN = "#0a7abd", "#e69f00", "#008c66"  # after Okabe and Ito; wo
 RED, PURPLE, SKY = "#d05b00", "#cc79a7", "#56b4e9"  # green and red, which suit a dark page too
 GREY = "#797979"  # words and axes: as easy to read on white as on a dark page
 COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
-PALE = ("#b2d5e8", "#f8e2b2", "#b2e2d5", "#f3cdb2", "#e8c8dd", "#d9d9d9")  # behind black words
+PALE = ("#b2d5e8", "#f8e2b2", "#b2e2d5", "#e8c8dd", "#d9d9d9", "#f3cdb2")  # behind black words
 EDGE = "#00000066"  # of bars and of their hatching
 #: The house style, in force inside every picture of the course and nowhere else.
 STYLE = {
@@ -338,7 +338,7 @@ def results_chart(
         bar = ax.barh(y, losses[name], 0.6, fill=name in models, facecolor=color,
                       edgecolor=color if name in models else GREY)
         ax.bar_label(bar, fmt="%.3f", padding=4, fontsize=9)
-        ax.text(1.03, y, samples.get(name, "").replace("\n", "⏎"), family="monospace", fontsize=8,
+        ax.text(1.02, y, samples.get(name, "").replace("\n", "⏎"), family="monospace", fontsize=9,
                 va="center", transform=ax.get_yaxis_transform(), parse_math=False)
     ax.set_yticks(range(len(names)), names)
     if "new" in results: ax.get_yticklabels()[names.index(results["new"])].set_weight("bold")
@@ -422,7 +422,7 @@ def _looked_at(ax, y: float, x, key, value, score: float, weight: float) -> None
     _arrow(ax, (0.4, y - 0.1), (1.65, y - 0.4), GREEN)
     _arrow(ax, (2.8, y - 0.4), (7.45, y - 0.08), GREEN)
     _arrow(ax, (6.7, y + 0.4), (7.45, y + 0.1), BLUE)
-    _box(ax, 0, y, _vector(x), GREY, PALE[5])
+    _box(ax, 0, y, _vector(x), GREY, PALE[4])
     _box(ax, 2.2, y + 0.4, f"k  {_vector(key)}", BLUE, PALE[0])
     _box(ax, 2.2, y - 0.4, f"v  {_vector(value)}", GREEN, PALE[2])
     _box(ax, 4.4, y + 0.4, f"{score:g}", ORANGE, PALE[1])
@@ -434,14 +434,14 @@ def _vector(values, digits: int = 0) -> str:
     return "[" + ", ".join(f"{value:.{digits}f}" for value in values) + "]"
 
 
-def _arrow(ax, start, end, color: str, linewidth: float = 1.6) -> None:
-    look = {"arrowstyle": "-|>", "color": color, "linewidth": linewidth, "shrinkA": 0, "shrinkB": 0,
-            "mutation_scale": 10 + 2 * linewidth}
+def _arrow(ax, start, end, color: str, linewidth: float = 1.6, shrink=(0, 0)) -> None:
+    look = {"arrowstyle": "-|>", "color": color, "linewidth": linewidth, "shrinkA": shrink[0],
+            "shrinkB": shrink[1], "mutation_scale": 10 + 2 * linewidth}
     ax.annotate("", end, start, arrowprops=look, zorder=1)
 
 
-def _box(ax, x: float, y: float, text: str, edge: str, face: str) -> None:
-    ax.text(x, y, text, **CENTER, fontsize=11, color="black", zorder=3,
+def _box(ax, x: float, y: float, text: str, edge: str, face: str = "white") -> None:
+    ax.text(x, y, text, **CENTER, fontsize=11, color="black", zorder=5,
             bbox={"boxstyle": "round,pad=0.35", "facecolor": face, "edgecolor": edge})
 
 # %% ../nbs/appendix/plot.ipynb #plot-032
@@ -463,13 +463,6 @@ def probe_map(
     ax.plot(edge[2:], edge[1:-1], "-", color=RED)
     ax.locator_params(integer=True)
     return ax
-
-
-def _mark_future(ax, moved) -> None:
-    "A cross wherever an output depends on an input that comes later."
-    outputs, inputs = np.nonzero(np.triu(moved, 1))
-    for color, width in ("white", 2.5), (RED, 1):
-        ax.plot(inputs, outputs, "x", color=color, markersize=6, markeredgewidth=width)
 
 # %% ../nbs/appendix/plot.ipynb #plot-035
 @in_style
@@ -652,7 +645,7 @@ def residual_stream(
         ax.axvspan(x - 0.42, x + 4.08, 0.33, 0.83, color=GREY, alpha=0.1, zorder=0)
         ax.text(x + 1.95, 1.65, f"block {block}", ha="center")
         _branch(ax, x, "attention", BLUE, PALE[0])
-        _branch(ax, x + 2.2, "feed-forward", RED, PALE[3])
+        _branch(ax, x + 2.2, "feed-forward", RED, PALE[5])
         ax.plot([x + 1.1] * 3, [0.95, -0.8, -1.25], "o:", color=BLUE, markevery=[1, 2],
                 linewidth=1.4, zorder=4)
     ax.text(9.75, 0.9, f"... and so on,\nto block {num_blocks - 1}", va="center")
@@ -674,20 +667,17 @@ STREAM_NOTES = [  # words, where they stand, what they point to
 
 
 def _stream(ax, y: float, name: str, color: str, width: float) -> None:
-    ax.annotate("", (10.65, y), (-0.2, y), arrowprops={
-        "arrowstyle": "-|>", "color": color, "linewidth": width, "shrinkA": 0, "shrinkB": 0})
+    _arrow(ax, (-0.2, y), (10.65, y), color, width)
     ax.text(-0.3, y, name, ha="right", va="center")
 
 
 def _branch(ax, x: float, name: str, color: str, pale: str) -> None:
     "A residual branch that leaves the stream at x: norm, layer, and the sum."
     ax.plot([x, x, x + 1.7, x + 1.7], [0, 1.2, 1.2, 0.3], "-", color=color)
-    ax.annotate("", (x + 1.7, 0.12), (x + 1.7, 0.5), arrowprops={
-        "arrowstyle": "-|>", "color": color, "linewidth": 1.6})
+    _arrow(ax, (x + 1.7, 0.5), (x + 1.7, 0.12), color)
     ax.plot(x, 0, "o", color=color, markersize=7, zorder=4)
-    for place, text, face in ((x, 0.62), "norm", "white"), ((x + 0.9, 1.2), name, pale):
-        ax.text(*place, text, **CENTER, color="black", bbox={
-            "boxstyle": "round,pad=0.4", "facecolor": face, "edgecolor": color})
+    _box(ax, x, 0.62, "norm", color)
+    _box(ax, x + 0.9, 1.2, name, color, pale)
     ax.text(x + 1.7, 0, "+", **CENTER, color=color, weight="bold", bbox={
         "boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": color})
 
@@ -933,7 +923,9 @@ def _dependence(ax, moves) -> None:
     "Blue where output i moves when input j is changed; orange-red, crossed, where j is later."
     moves = np.asarray(moves, dtype=float)
     ax.imshow(moves + np.triu(moves, 1), cmap=ListedColormap(["white", BLUE, RED]), vmin=0, vmax=2)
-    _mark_future(ax, moves)
+    outputs, inputs = np.nonzero(np.triu(moves, 1))
+    for color, width in ("white", 2.5), (RED, 1):
+        ax.plot(inputs, outputs, "x", color=color, markersize=6, markeredgewidth=width)
     ax.set(xticks=[], yticks=[], xlabel="input j", ylabel="output i")
 
 # %% ../nbs/appendix/plot.ipynb #plot-079
@@ -1126,24 +1118,18 @@ def induction_circuit(
     "What two heads in two blocks write so that a text goes on as it went on before."
     last, next_char = len(text) - 1, text[1]
     ax = _new_axes(11, 4.9, xlim=(-1.75, last + 1), ylim=(-0.8, 4))
-    def box(x, y, words, face="white", edge=GREY):
-        frame = {"boxstyle": "round,pad=0.4", "facecolor": face, "edgecolor": edge}
-        ax.text(x, y, words, bbox=frame, **CENTER, fontsize=10, color="black")
-    def arrow(start, end, color, **look):
-        look = {"arrowstyle": "-|>", "color": color, "linewidth": 1.4, "shrinkA": 14,
-                "shrinkB": 16} | look
-        ax.annotate("", end, start, arrowprops=look)
+    ends = 14, 23  # points that an arrow stays away from the boxes
     for x, char in enumerate(text):
         marked = x in (1, last)
-        arrow((x, 0), (x, 1.7), GREY, linewidth=0.8)
-        if x: arrow((x - 1, 0), (x, 1.7), BLUE, linewidth=3 if x == 1 else 0.8)
-        box(x, 0, f"I am {char}")
+        _arrow(ax, (x, 0), (x, 1.7), GREY, 0.8, ends)
+        if x: _arrow(ax, (x - 1, 0), (x, 1.7), BLUE, 3 if x == 1 else 0.8, ends)
+        _box(ax, x, 0, f"I am {char}", GREY)
         words = f"I am {char}" + f"\nbefore me: {text[x - 1]}" * (x > 0)
-        box(x, 1.7, words, PALE[0] if x == 1 else "white", BLUE if marked else GREY)
+        _box(ax, x, 1.7, words, BLUE if marked else GREY, PALE[0] if x == 1 else "white")
         ax.text(x, -0.55, f"position {x}", **CENTER)
-    arrow((last, 1.7), (last, 3.6), GREY, linewidth=0.8)
-    arrow((1.28, 1.87), (last - 0.25, 3.52), RED, linewidth=3, shrinkA=4)
-    box(last, 3.6, f"next: {next_char}", PALE[3], RED)
+    _arrow(ax, (last, 1.7), (last, 3.6), GREY, 0.8, ends)
+    _arrow(ax, (1.28, 1.87), (last - 0.25, 3.52), RED, 3, (4, 16))
+    _box(ax, last, 3.6, f"next: {next_char}", RED, PALE[5])
     _circuit_words(ax, text)
     ax.axis("off")
     return ax

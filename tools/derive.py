@@ -116,11 +116,9 @@ def describe(root: Path) -> None:
     for path in sorted((root / "nbs").rglob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
-            words = re.findall(r"^#\| fig-alt: (.+)$", cell.source, re.MULTILINE)
-            for out in pictures(cell):
-                kept = out.metadata.setdefault("image/png", {})
-                kept.pop("alt", None)
-                if words: kept["alt"] = words[0]
+            words = re.search(r"^#\| fig-alt: (.+)$", cell.source, re.MULTILINE)
+            for out in pictures(cell) if words else []:
+                out.metadata.setdefault("image/png", {})["alt"] = words[1]
         nbformat.write(notebook, path)
 
 
