@@ -755,7 +755,7 @@ def learning_curve(
 
     Below it the learning rate, as a share of its maximum, and the gradient norm."""
     _, (ax, below) = _subplots(2, 1, figsize=(8, 5), height_ratios=(3, 1), sharex=True)
-    _training_loss(ax, curve, 20, alpha=0.6, label="training")
+    _training_loss(ax, curve, 20, alpha=0.8, label="training")
     if curve.validation():
         ax.plot(*zip(*curve.validation()), "o", color=RED, markersize=6,
                 label="validation (whole validation set)")
@@ -766,7 +766,7 @@ def learning_curve(
     norms = np.array(curve.column("gradient_norm"), float)
     below.plot(steps, rates / max(rates, default=1), "-", color=GREEN,
                label="learning rate / its maximum")
-    below.plot(steps, norms, "-", color=ORANGE, alpha=0.5, linewidth=0.8, label="gradient norm")
+    below.plot(steps, norms, "-", color=ORANGE, alpha=0.7, linewidth=0.8, label="gradient norm")
     ax.set(ylabel=LOSS)
     below.set(xlabel="step", ylim=(0, 2))
     if curve.rows:
