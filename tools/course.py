@@ -60,7 +60,8 @@ def execute(
     started = time.perf_counter()
     with tqdm(total=len(code), desc=path.stem.ljust(14), unit="cell", bar_format=BAR) as bar:
         client.on_cell_executed = lambda cell, **_: bar.update(cell.cell_type == "code")
-        try: client.execute()
+        # as in JupyterLab, where a control's picture and words are outputs of their own
+        try: client.execute(env=os.environ | {"JPY_SESSION_NAME": path.name})
         except CellExecutionError as error:
             cell = next(cell for cell in code if any(
                 out.output_type == "error" for out in cell.outputs))
@@ -72,13 +73,13 @@ def execute(
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """What a stored page needs and no more: no progress bars (they are for waiting), a widget's
-    picture instead of its dead view."""
+    """What a stored page needs and no more: no progress bars (they are for waiting), and of a
+    control its picture and words without its dead view."""
     for cell in notebook.cells:
         if cell.cell_type != "code": continue
-        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
-        for out in cell.outputs:
-            if "image/png" in out.get("data", {}): out.data.pop(WIDGET, None)
+        for out in cell.outputs: out.get("data", {}).pop(WIDGET, None)
+        cell.outputs = [out for out in cell.outputs
+                        if out.get("name") != "stderr" and out.get("data", True)]
 
 
 def closing() -> str:
