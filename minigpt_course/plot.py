@@ -9,9 +9,9 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 
            'gradient_step', 'loss_curves', 'lines', 'results_chart', 'causal_mask', 'look_back', 'probe_map',
            'dot_pattern', 'attention_row', 'source_diff', 'Table', 'table', 'gains_table', 'dot_patterns',
            'number_labels', 'head_labels', 'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas',
-           'learning_curve', 'temperatures', 'key_value_cache', 'sampling_panel', 'seed_band', 'fault_panels',
-           'dependence_maps', 'diagnosis_panel', 'sizes', 'roofline', 'waterfall', 'heads_grid', 'logit_parts',
-           'lens_table', 'embedding_plane', 'induction_circuit', 'copying', 'duration', 'run_times', 'gradient_sizes',
+           'learning_curve', 'temperatures', 'key_value_cache', 'seed_band', 'fault_panels', 'dependence_maps',
+           'diagnosis_panel', 'sizes', 'roofline', 'waterfall', 'heads_grid', 'logit_parts', 'lens_table',
+           'embedding_plane', 'induction_circuit', 'copying', 'duration', 'run_times', 'gradient_sizes',
            'generalization_gap', 'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
@@ -506,7 +506,7 @@ def attention_row(
     position: int,  # which position looks
 ):
     "What one position looks at, as bars over the characters (weights)."
-    ax = _new_axes(9, 2.4, ylim=(0, 1), ylabel="weight")
+    ax = _new_axes(9, 2.4, ylim=(0, 1), ylabel="weight", xlim=(-0.6, max(len(text), 32) - 0.4))
     ax.bar(range(len(text)), np.asarray(weights))[position].set_color(ORANGE)
     _name_characters(ax.xaxis, text)
     ax.set_title(f"position {position}, “{visible(text[position])}” (orange), looks at")
@@ -832,26 +832,6 @@ def _step(ax, step: int, cached: bool) -> None:  # one row of `key_value_cache`
     computed = 1 if cached else step + 1
     ax.text(step + 0.7, step, f"{computed} computed", va="center", **NOTE)
 
-# %% ../nbs/appendix/plot.ipynb #plot-070
-@in_style
-def sampling_panel(
-    probs,  # (V,) of the first new character
-    chars: str,  # the vocabulary, in order
-    text: str,  # what was written
-    rows: int = 12,  # of text, the rest is cut; the picture keeps its size
-):
-    "A generated text and the probabilities of its first character."
-    wrapped = [textwrap.wrap(line, 92) or [""] for line in text.splitlines()]
-    lines = sum(wrapped, [])
-    if len(lines) > rows: lines = [*lines[: rows - 1], "..."]
-    ax = next_characters({"the first new character": probs}, chars)
-    ax.figure.set_size_inches(9, 2.4 + 0.2 * rows)
-    ax.set_xlabel("")
-    below = "\n".join(lines + [""] * (rows - len(lines)))
-    ax.figure.supxlabel(below, x=0.02, ha="left", family="monospace", fontsize=9,
-                        parse_math=False)
-    return ax
-
 # %% ../nbs/appendix/plot.ipynb #plot-073
 @in_style
 def seed_band(
@@ -934,21 +914,14 @@ def diagnosis_panel(
     runs: list[dict],  # of the faulty model, as for `fault_panels`
     healthy: list[dict],  # of healthy models of the same kind
     moves,  # (T, T) who depends on whom in its attention
-    signs: list[str],  # what is unlike healthy models
-    verdict: str,  # what is said of the diagnosis
 ):
-    "One model: its curves, the dependence in its attention, what is unusual, and a verdict."
-    _, (left, middle, right) = _subplots(1, 3, figsize=(10, 3.8), width_ratios=(4, 2, 4))
+    "One model: its curves beside those of healthy ones, and the dependence in its attention."
+    _, (left, right) = _subplots(1, 2, figsize=(9, 3.6), width_ratios=(5, 3))
     _faulty_runs(left, runs, healthy, 20)
     left.set(xlabel="step", ylabel=LOSS, ylim=(0, 5))
     left.legend(loc="lower left")
-    _dependence(middle, moves)
-    middle.set_title("who depends on whom")
-    right.axis("off")
-    right.set_title("unlike healthy models")
-    lines = [textwrap.fill(f"• {sign}", 46, subsequent_indent="  ") for sign in signs]
-    right.text(0, 1, "\n".join(lines) or "nothing", fontsize=9, va="top")
-    left.figure.suptitle(textwrap.fill(verdict, 90), fontweight="bold", x=0.01, ha="left")
+    _dependence(right, moves)
+    right.set_title("who depends on whom")
     return left
 
 # %% ../nbs/appendix/plot.ipynb #plot-084b
@@ -1179,9 +1152,9 @@ DURATIONS = {"1 s": 1, "1 min": 60, "1 h": 3600, "1 day": 86400, "1 month": 2.63
 
 
 def duration(seconds: float) -> str:
-    "A time in words, in the largest unit that fits: 24.1 s, 2.3 h, 107 years."
-    units = {"s": 1, "min": 60, "h": 3600, "days": 86400, "years": 3.16e7}
-    unit = [name for name, size in units.items() if seconds >= size or size == 1][-1]
+    "A time in words, in the largest unit that fits: 5.0 ms, 24.1 s, 2.3 h, 107 years."
+    units = {"ms": 1e-3, "s": 1, "min": 60, "h": 3600, "days": 86400, "years": 3.16e7}
+    unit = [name for name, size in units.items() if seconds >= size or name == "ms"][-1]
     number = seconds / units[unit]
     return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.1f} {unit}"
 

@@ -1,6 +1,7 @@
 "What several test files share: a small text and a small model."
 import json
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -14,7 +15,11 @@ from minigpt_course.core import fingerprint
 from minigpt_course.corpus import load_corpus
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.runs import LearningCurve, load_checkpoint
+from minigpt_course.saved import packed, unpacked
+from minigpt_course.share import load
 from minigpt_course.text import CharTokenizer, Corpus
+
+BROWSERS = "chromium", "chromium-browser", "google-chrome", "chrome"
 
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 
@@ -51,6 +56,12 @@ def assert_same_end(run_dir: Path, whole: Path, steps: int) -> None:
     assert all(torch.equal(ours["model"][name], theirs["model"][name]) for name in theirs["model"])
 
 
+def rounded(model: GPT) -> GPT:
+    "The model as a page has it: each matrix in 8 bits."
+    model.load_state_dict(unpacked(packed(model.state_dict())))
+    return model.eval()
+
+
 @pytest.fixture
 def corpus() -> Corpus: return small_corpus()
 
@@ -69,3 +80,22 @@ def tokenizer(corpus) -> CharTokenizer: return CharTokenizer.fit(corpus.text, vo
 
 @pytest.fixture
 def model() -> GPT: return small_gpt().eval()
+
+
+@pytest.fixture(scope="module")
+def published() -> tuple[GPT, CharTokenizer]:
+    "The published laptop model as a page has it."
+    model, tokenizer = load("pydocs")
+    return rounded(model), tokenizer
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("NO BROWSER: pages are not tested; install Chromium (apt install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -5,46 +5,18 @@ skipped, and say so.
 """
 import json
 import re
-import shutil
 
 import pytest
 import torch
 
-from conftest import small_gpt
+from conftest import rounded, small_gpt
 from minigpt_course import pages
 from minigpt_course.generate import KVCache, generate, next_probabilities
 from minigpt_course.gpt import GPT
 from minigpt_course.pages import PAGE, page_weights, to_page
-from minigpt_course.saved import packed, unpacked
-from minigpt_course.share import load
 from minigpt_course.text import CharTokenizer
 
-NAMES = "chromium", "chromium-browser", "google-chrome", "chrome"
 SETTINGS = {"temperature": 0.8, "topK": 5, "topP": 0.9}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip("NO BROWSER: the page is not tested; install Chromium (apt install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-def rounded(model: GPT) -> GPT:
-    "The model as the page has it: each matrix in 8 bits."
-    model.load_state_dict(unpacked(packed(model.state_dict())))
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def published() -> tuple[GPT, CharTokenizer]:
-    model, tokenizer = load("pydocs")
-    return rounded(model), tokenizer
 
 
 @pytest.fixture

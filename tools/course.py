@@ -63,7 +63,8 @@ def execute(
     started = time.perf_counter()
     with tqdm(total=len(code), desc=path.stem.ljust(14), unit="cell", bar_format=BAR) as bar:
         client.on_cell_executed = lambda cell, **_: bar.update(cell.cell_type == "code")
-        try: client.execute()
+        # as in JupyterLab, where a control's picture and words are outputs of their own
+        try: client.execute(env=os.environ | {"JPY_SESSION_NAME": path.name})
         except CellExecutionError as error:
             cell = next(cell for cell in code if any(
                 out.output_type == "error" for out in cell.outputs))
@@ -75,14 +76,14 @@ def execute(
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """What a stored page needs and no more: no progress bars (they are for waiting), a widget's
-    picture instead of its dead view, pictures of few colours."""
+    """What a stored page needs and no more: no progress bars (they are for waiting), of a control
+    its picture and words without its dead view, pictures of few colours."""
     for cell in notebook.cells:
         if cell.cell_type != "code": continue
-        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
-        for out in pictures(cell):
-            out.data.pop(WIDGET, None)
-            out.data["image/png"] = few_colours(out.data["image/png"])
+        for out in cell.outputs: out.get("data", {}).pop(WIDGET, None)
+        cell.outputs = [out for out in cell.outputs
+                        if out.get("name") != "stderr" and out.get("data", True)]
+        for out in pictures(cell): out.data["image/png"] = few_colours(out.data["image/png"])
 
 
 def few_colours(

@@ -1,4 +1,5 @@
 // Each control registers itself as live.NAME = (root, data) => {...}; its data are in live_data.NAME.
+// All scripts of a page share one scope, so a control keeps its own names inside of { }.
 "use strict"
 const live = {}, live_data = {}
 
@@ -11,6 +12,22 @@ function element(tag, attributes = {}, ...children) {
 }
 
 const visible = char => ({" ": "␣", "\n": "⏎", "\t": "⇥"})[char] ?? char
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`
+const reducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches
+
+// Calls a drawing function at most once a frame of the screen, however often it is asked to.
+function onceAFrame(draw) {
+  let asked = 0
+  return () => {
+    if (!asked) asked = requestAnimationFrame(() => { asked = 0; draw() })
+  }
+}
+
+// A model from what published_model in tools/live.py packed; gpt.js must be loaded.
+function loadModel({config, tensors, weights}) {
+  const bytes = Uint8Array.from(atob(weights), char => char.charCodeAt(0))
+  return new GPT(config, unpack(tensors, bytes.buffer))
+}
 
 document.addEventListener("DOMContentLoaded", () => {
   for (const root of document.querySelectorAll("[data-live]")) {
