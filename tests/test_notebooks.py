@@ -1,11 +1,9 @@
 "The notebooks as they are stored, and their controls."
 import inspect
-import io
 import json
 import re
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -76,11 +74,12 @@ def test_every_cell_that_shows_something_has_its_output_stored(notebook):
 
 
 @NOTEBOOKS
-def test_every_control_has_a_picture_for_pages_that_do_not_run(notebook):
-    outputs = [(cell["number"], output.get("data", {})) for cell in code_cells(notebook)
-               for output in cell["outputs"]]
-    widget = "application/vnd.jupyter.widget-view+json"
-    assert [number for number, data in outputs if widget in data and "image/png" not in data] == []
+def test_a_control_is_stored_as_its_picture_without_a_dead_view(notebook):
+    made = re.compile(rf"^(widgets\.)?({'|'.join(CONTROLS)})\(", re.MULTILINE)
+    for cell in code_cells(notebook):
+        kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+        assert widgets.LIVE not in kinds, cell["number"]
+        assert "image/png" in kinds or not made.search(cell["source"]), cell["number"]
 
 
 @NOTEBOOKS
@@ -152,12 +151,10 @@ CONTROLS = {  # name to how it is made, from a model and its tokenizer
 }
 
 
-def another_value(slider):
-    "A value that a slider may have and has not."
-    if hasattr(slider, "options"):
-        return next(value for _, value in options_of(slider) if value != slider.value)
-    if isinstance(slider.value, str): return "r" + slider.value
-    return slider.max if slider.value != slider.max else slider.min
+def ends_of(slider) -> list:
+    "The first and the last value that a slider may have; a short and a long text."
+    if hasattr(slider, "options"): return [options_of(slider)[i][1] for i in (0, -1)]
+    return ["", 5 * slider.value] if isinstance(slider.value, str) else [slider.min, slider.max]
 
 
 def options_of(slider) -> list[tuple]:
@@ -174,15 +171,46 @@ def test_every_control_of_the_library_is_tried_here():
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_a_control_redraws_when_a_slider_moves(model, tokenizer, name):
+def test_a_control_redraws_at_both_ends_of_a_slider_and_keeps_its_size(model, tokenizer, name):
     control = CONTROLS[name](model, tokenizer)
+    def shown(): return control.picture.value, control.text.value
+    before, size = shown(), (control.still.width, control.still.height)
+    first = {title: slider.value for title, slider in control.sliders.items()}
     for title, slider in control.sliders.items():
-        value, before = slider.value, control.picture.value
-        slider.value = another_value(slider)
-        assert plt.imread(io.BytesIO(control.picture.value), format="png").size
-        assert control.picture.value != before, title
-        slider.value = value
-        assert control.picture.value == before, title
+        for end in ends_of(slider):
+            if end == first[title]: continue
+            slider.value = end
+            assert shown() != before, title
+            assert (control.still.width, control.still.height) == size, title
+            assert f"{slider.description}: {getattr(slider, 'label', end)}" in control.still.alt
+        for name, value in first.items(): control.sliders[name].value = value
+        assert shown() == before, title
+
+
+def test_a_control_is_one_output_or_in_jupyter_a_view_a_picture_and_words(monkeypatch):
+    control, shown = CONTROLS["budget"](), []
+    monkeypatch.setattr(widgets.display, "display", lambda what, **_: shown.append(what))
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    control._ipython_display_()
+    assert shown.pop().keys() == {widgets.LIVE, "image/png", "text/plain"} and not shown
+    monkeypatch.setenv("JPY_SESSION_NAME", "06_gpt.ipynb")
+    control._ipython_display_()
+    view, picture, words = shown
+    assert view.keys() == {widgets.LIVE} and picture is control.still
+    assert "225,677 parameters" in words.data and "Run this cell" in words.data
+
+
+def test_what_a_model_writes_is_text_and_not_html(model, tokenizer):
+    control = CONTROLS["sampling_controls"](model, tokenizer)
+    control.sliders["prompt"].value = "<script>To"
+    assert "&lt;script&gt;To" in control.text.value and "<script>" not in control.text.value
+
+
+def test_another_faulty_model_has_no_diagnosis_yet():
+    sliders = CONTROLS["find_the_fault"]().sliders
+    sliders["diagnosis"].value = sliders["diagnosis"].options[1][1]
+    sliders["model"].value = 1
+    assert sliders["diagnosis"].value == ""
 
 
 def test_the_positions_of_the_attention_viewer_end_with_its_text():

@@ -106,16 +106,33 @@ def fold(root: Path) -> None:
         nbformat.write(notebook, path)
 
 
+def pictures(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    "Those of a cell's stored outputs that are pictures."
+    return [out for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+
+
+def describe(root: Path) -> None:
+    "What a cell says of its picture in `#| fig-alt:` becomes the stored picture's alt text."
+    for path in sorted((root / "nbs").rglob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            words = re.search(r"^#\| fig-alt: (.+)$", cell.source, re.MULTILINE)
+            for out in pictures(cell) if words else []:
+                out.metadata.setdefault("image/png", {})["alt"] = words[1]
+        nbformat.write(notebook, path)
+
+
 def run(command: str, *arguments: str, at: Path) -> None:
     "Run a command of this environment."
     subprocess.run([Path(sys.executable).with_name(command), *arguments], cwd=at, check=True)
 
 
 def clean(root: Path) -> None:
-    """Write the install cells and fold the plumbing; strip what a run leaves behind and a reader
-    does not need."""
+    """Write the install cells, fold the plumbing and describe the pictures; strip what a run leaves
+    behind and a reader does not need."""
     install(root)
     fold(root)
+    describe(root)
     run("nbdev_clean", "--fname", "nbs", at=root)
 
 
@@ -131,22 +148,22 @@ def export(root: Path) -> None:
 
 def readme(root: Path) -> None:
     """Derive README.md and its pictures from the index notebook's stored outputs; cells marked
-    `#| echo: false` show only what came out, `#| alt:` describes a picture."""
-    pictures = root / "readme_files"
-    shutil.rmtree(pictures, ignore_errors=True)
+    `#| echo: false` show only what came out, `#| fig-alt:` describes a picture."""
+    folder = root / "readme_files"
+    shutil.rmtree(folder, ignore_errors=True)
     notebook = nbformat.read(root / "nbs" / "index.ipynb", as_version=4)
     notebook.metadata.language_info = {"name": "python"}  # so that code is coloured as code
     for cell in notebook.cells:
-        if cell.source.startswith("#| echo: false"): cell.metadata.tags = ["output only"]
-    described = [words for cell in notebook.cells
-                 for words in re.findall(r"^#\| alt: (.*)$", cell.source, re.MULTILINE)]
+        if "#| echo: false" in cell.source.splitlines(): cell.metadata.tags = ["output only"]
+    described = [out.metadata.get("image/png", {}).get("alt", "") for cell in notebook.cells
+                 for out in pictures(cell)]
     remove = {"enabled": True, "remove_input_tags": {"output only"}}
     exporter = MarkdownExporter(config=Config(TagRemovePreprocessor=remove))
     body, resources = exporter.from_notebook_node(notebook)
     for name, data in resources["outputs"].items():
-        pictures.mkdir(exist_ok=True)
-        (pictures / name).write_bytes(data)
-        body = body.replace(f"]({name})", f"]({pictures.name}/{name})")
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+        body = body.replace(f"]({name})", f"]({folder.name}/{name})")
     for words in described: body = body.replace("![png]", f"![{words}]", 1)
     body = re.sub(r"\]\(((?:appendix/)?\w+\.ipynb)\)", r"](nbs/\1)", body)  # its neighbours
     body = body.replace("](../", "](")  # and to the project's other folders
