@@ -69,8 +69,10 @@ class Control:
         self.values, self.shown = None, ()
         self.picture = ipywidgets.Image(layout={"max_width": "100%", "height": "auto"})
         self.text = ipywidgets.HTML()
+        longest = max(len(label) for label, _ in choices.values())
         for name, parameter in inspect.signature(draw).parameters.items():
             self.sliders[name] = self.slider(*choices[name], parameter.default)
+            self.sliders[name].style.description_width = f"{longest + 2}ch"
         self.box = ipywidgets.VBox([*self.sliders.values(), self.picture, self.text])
         self.box.add_class("minigpt-live")
         self.redraw()
@@ -79,7 +81,6 @@ class Control:
     def slider(self, label: str, choice, first) -> ipywidgets.Widget:
         slider = ipywidgets.interactive.widget_from_abbrev(choice, first)
         slider.description = label
-        slider.style.description_width = "11em"  # for the longest of the course, in one column
         slider.layout.width = "auto"
         slider.observe(self.redraw, "value")
         return slider

@@ -35,6 +35,8 @@ find_the_fault(load_zoo(), seed=1)
 """.split("---")
 STEPPER, VIEWER, SAMPLING, QUIZ = range(4)
 KEPT = """() => [...document.querySelectorAll(".jp-RenderedImage img")].map(image => image.src)"""
+CUT = """() => [...document.querySelectorAll(".minigpt-live .widget-label")]
+    .filter(label => label.scrollWidth > label.clientWidth).map(label => label.textContent)"""
 READY = "() => jupyterapp.shell.currentWidget.context.sessionContext.ready.then(() => true)"
 
 
@@ -76,27 +78,22 @@ class Lab:
         return tab
 
 
-@pytest.fixture(scope="module")
-def lab(browser, tmp_path_factory):
+@pytest.fixture
+def lab(browser, tmp_path):
     pytest.importorskip("jupyterlab")
-    folder = tmp_path_factory.mktemp("lab")
     cells = [new_code_cell(source.strip()) for source in CELLS]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), folder / "controls.ipynb")
-    started = Lab(folder)
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "controls.ipynb")
+    started = Lab(tmp_path)
     started.wait()
     yield started
     started.server.terminate()
     started.server.wait()
 
 
-@pytest.fixture(scope="module")
-def tab(lab, browser):
-    "The notebook after its cells have run."
-    tab = lab.open(browser)
+def run(tab) -> None:
     tab.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
     tab.wait_for_function("() => document.querySelectorAll('.minigpt-live img').length == 4")
-    return tab
 
 
 def pictures(tab) -> list[str]:
@@ -117,9 +114,8 @@ def click_on_temperature(control):
     control.locator(".noUi-base").nth(1).click(position={"x": 20, "y": 2})
 
 
-@pytest.mark.parametrize("number, move", [
-    (STEPPER, slide), (VIEWER, type_text), (SAMPLING, click_on_temperature)])
-def test_a_picture_changes_and_keeps_its_size(tab, number, move):
+def redraws(tab, number: int, move) -> None:
+    "The picture changes, the kept one as well, and keeps its size."
     control = tab.locator(".minigpt-live").nth(number)
     live, kept = control.locator("img"), tab.evaluate(KEPT)[number]
     size = live.bounding_box()
@@ -129,19 +125,28 @@ def test_a_picture_changes_and_keeps_its_size(tab, number, move):
     assert len(pictures(tab)) == 4  # none is seen twice
 
 
-def test_a_right_answer_looks_different(tab):
-    quiz = tab.locator(".minigpt-live").nth(QUIZ)
-    colors, choices = {}, quiz.locator("option").all_inner_texts()
-    for choice in choices[1:]:
+def answer(tab) -> dict[str, str]:
+    "Sign and color of what is said, from diagnosis to diagnosis until one is right."
+    quiz, colors = tab.locator(".minigpt-live").nth(QUIZ), {}
+    for choice in quiz.locator("option").all_inner_texts()[1:]:
         quiz.locator("select").select_option(choice)
         said = quiz.locator("b", has_text=choice.replace("\xa0", " "))  # as a menu writes a space
         colors[said.inner_text()[0]] = said.evaluate(
             "said => getComputedStyle(said.parentElement).borderLeftColor")
         if "✓" in colors: break
+    return colors
+
+
+def test_controls_move_and_a_saved_notebook_shows_them_on_the_next_day(lab, browser):
+    tab = lab.open(browser)
+    run(tab)
+    assert tab.evaluate(CUT) == []
+    redraws(tab, STEPPER, slide)
+    redraws(tab, VIEWER, type_text)
+    redraws(tab, SAMPLING, click_on_temperature)
+    colors = answer(tab)
     assert colors.keys() == {"✗", "✓"} and len(set(colors.values())) == 2
 
-
-def test_a_saved_notebook_shows_its_pictures_and_words_on_the_next_day(lab, tab, browser):
     kept = tab.evaluate(KEPT)
     tab.evaluate("() => jupyterapp.commands.execute('docmanager:save').then(() => true)")
     tab.close()
