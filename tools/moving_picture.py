@@ -2,6 +2,7 @@
 losses and samples in nbs/pictures/training.json, `draw` makes training.svg from them."""
 import html
 import json
+import math
 import sys
 import textwrap
 
@@ -20,7 +21,7 @@ STEPS = (0, 25, 100, 200, 400, 800, 1600, 2400)
 PROMPT, LENGTH, COLUMNS, SECONDS = "Return the ", 240, 68, 1.8
 STYLE = """
 svg { background: #fff; font: 15px ui-monospace, Menlo, Consolas, monospace; }
-text { fill: #1b1b1b; } .quiet { fill: #5a5a5a; font-size: 13px; } .prompt { fill: #0b5fa5; }
+text { fill: #1b1b1b; } .quiet { fill: #5a5a5a; font-size: 13px; } .end { text-anchor: end; } .prompt { fill: #0b5fa5; }
 .title { font: 600 17px system-ui, sans-serif; } .axis { stroke: #bbb; }
 .line { stroke: #0b5fa5; fill: #0b5fa5; }
 .frame { opacity: 0; animation: show %(whole).1fs infinite; }
@@ -34,11 +35,9 @@ text { fill: #1b1b1b; } .quiet { fill: #5a5a5a; font-size: 13px; } .prompt { fil
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 300" role="img"
   aria-label="A small GPT writes better and better while it is trained">
 <style>{style}</style>
-<text class="title" x="24" y="44">A GPT of 225,677 parameters learns to write</text>
-<line class="axis" x1="680" y1="270" x2="830" y2="270"/>
-<line class="axis" x1="680" y1="100" x2="680" y2="270"/>
+<text class="title" x="24" y="44">A GPT of 225,677 parameters learns to write like Python's manual</text>
 <text class="quiet" x="680" y="88">validation loss</text>
-{pictures}</svg>
+{axes}{pictures}</svg>
 """
 
 
@@ -71,13 +70,30 @@ def lines_of(text: str) -> list[str]:
     return [line for lines in wrapped for line in lines][:6]
 
 
+def place(step: int, loss: float) -> tuple[float, float]:
+    "Where a loss stands in the picture: 2,400 steps to the right, 4.5 nats up."
+    return 690 + 140 * step / STEPS[-1], 260 - 160 * loss / 4.5
+
+
+def axes() -> str:
+    "Both axes with their numbers."
+    (left, bottom), (right, top) = place(0, 0), place(STEPS[-1], 4.5)
+    lines = [f'<path class="axis" fill="none" d="M{left} {top}V{bottom}H{right}"/>']
+    for loss in range(5):
+        x, y = place(0, loss)
+        lines.append(f'<text class="quiet end" x="{x - 6:.0f}" y="{y + 4:.0f}">{loss}</text>')
+    lines.append(f'<text class="quiet" x="{left}" y="280">0</text>'
+                 f'<text class="quiet end" x="{right}" y="280">{STEPS[-1]:,} steps</text>')
+    return "".join(lines)
+
+
 def curve(frames: list[dict], upto: int) -> str:
     "The losses so far, as a line."
-    x = [680 + 150 * i / (len(frames) - 1) for i in range(len(frames))]
-    y = [270 - 170 * (frame["loss"] - 1) / 3.5 for frame in frames]
-    points = " ".join(f"{a:.0f},{b:.0f}" for a, b in zip(x[: upto + 1], y))
+    places = [place(frame["step"], frame["loss"]) for frame in frames[: upto + 1]]
+    points = " ".join(f"{x:.0f},{y:.0f}" for x, y in places)
+    x, y = places[-1]
     return (f'<polyline class="line" points="{points}" style="fill: none" stroke-width="2"/>'
-            f'<circle class="line" cx="{x[upto]:.0f}" cy="{y[upto]:.0f}" r="4"/>')
+            f'<circle class="line" cx="{x:.0f}" cy="{y:.0f}" r="4"/>')
 
 
 def frame_of(frames: list[dict], i: int) -> str:
@@ -87,7 +103,8 @@ def frame_of(frames: list[dict], i: int) -> str:
         start = f'<tspan class="prompt">{PROMPT}</tspan>' if row == 0 else ""
         rest = html.escape(line[len(PROMPT) :] if row == 0 else line)
         rows.append(f'<text x="24" y="{122 + 27 * row}" xml:space="preserve">{start}{rest}</text>')
-    said = f'after {frame["step"]:,} steps of training: {frame["loss"]:.2f} nats per character'
+    said = (f'after {frame["step"]:,} steps: loss {frame["loss"]:.2f}, as unsure as if it chose '
+            f'among {math.exp(frame["loss"]):.0f} characters')
     last = " last" if i == len(frames) - 1 else ""
     return (f'<g class="frame{last}" style="animation-delay: {i * SECONDS:.1f}s">'
             f'<text class="quiet" x="24" y="88">{said}</text>{"".join(rows)}'
@@ -100,7 +117,7 @@ def draw() -> None:
     share = 100 / len(frames)
     style = STYLE % {"whole": SECONDS * len(frames), "share": share, "after": share + 0.01}
     pictures = "".join(frame_of(frames, i) for i in range(len(frames)))
-    picture = SVG.format(style=style, pictures=pictures)
+    picture = SVG.format(style=style, axes=axes(), pictures=pictures)
     (PICTURES / "training.svg").write_text(picture, encoding="utf-8")
 
 
