@@ -276,7 +276,8 @@ def find_the_fault(
 
     def draw(model=0, diagnosis=""):
         "A faulty model: its losses, and in its attention who depends on whom."
-        name, attention = order[model], faulty_model(order[model]).blocks[0].attention
+        name = order[model]
+        attention = faulty_model(name).eval().blocks[0].attention
         findings, sums = runs[name][0]["findings"], weight_sums(attention)
         signs = [f"{each['what']}: {each['value']} (healthy: {each['expected']})"
                  for each in findings]
