@@ -1,6 +1,6 @@
 # The few commands anyone needs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help course test lab package outputs export readme kaggle weights mutations reference torture
+.PHONY: help course test lab package outputs export readme kaggle weights mutations reference torture site
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,6 +31,9 @@ test: $(READY)  ## run every check: derived files, style, each notebook alone in
 	$(BIN)/ruff check nbs tools tests benchmarks
 	$(BIN)/python tools/course.py test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -rfEs tests
+
+site: $(READY)  ## build the course's site in _site/, without a network
+	$(BIN)/python tools/website.py
 
 lab: $(READY)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=nbs

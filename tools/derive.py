@@ -218,7 +218,7 @@ def check() -> None:
     skip, stale = ("__pycache__", "runs", ".ipynb_checkpoints"), []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "minigpt_course"
-        folders = ".git", ".venv", "_course", "_alone*", "_reference"
+        folders = ".git", ".venv", "_course", "_alone*", "_reference", "_site"
         left_out = shutil.ignore_patterns(*folders, *skip)
         shutil.copytree(ROOT, copy, ignore=left_out)
         for path, (derive, mend) in steps.items():
