@@ -18,10 +18,12 @@ from minigpt_course.train import TrainConfig, train
 
 PICTURES = ROOT / "nbs" / "pictures"
 STEPS = (0, 25, 100, 200, 400, 800, 1600, 2400)
+TITLE = "A GPT of 225,677 parameters learns to write like Python's manual"
 PROMPT, LENGTH, COLUMNS, SECONDS = "Return the ", 240, 68, 1.8
 STYLE = """
 svg { background: #fff; font: 15px ui-monospace, Menlo, Consolas, monospace; }
-text { fill: #1b1b1b; } .quiet { fill: #5a5a5a; font-size: 13px; } .end { text-anchor: end; } .prompt { fill: #0b5fa5; }
+text { fill: #1b1b1b; } .quiet { fill: #5a5a5a; font-size: 13px; }
+.end { text-anchor: end; } .prompt { fill: #0b5fa5; }
 .title { font: 600 17px system-ui, sans-serif; } .axis { stroke: #bbb; }
 .line { stroke: #0b5fa5; fill: #0b5fa5; }
 .frame { opacity: 0; animation: show %(whole).1fs infinite; }
@@ -35,7 +37,7 @@ text { fill: #1b1b1b; } .quiet { fill: #5a5a5a; font-size: 13px; } .end { text-a
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 300" role="img"
   aria-label="A small GPT writes better and better while it is trained">
 <style>{style}</style>
-<text class="title" x="24" y="44">A GPT of 225,677 parameters learns to write like Python's manual</text>
+<text class="title" x="24" y="44">{title}</text>
 <text class="quiet" x="680" y="88">validation loss</text>
 {axes}{pictures}</svg>
 """
@@ -117,7 +119,7 @@ def draw() -> None:
     share = 100 / len(frames)
     style = STYLE % {"whole": SECONDS * len(frames), "share": share, "after": share + 0.01}
     pictures = "".join(frame_of(frames, i) for i in range(len(frames)))
-    picture = SVG.format(style=style, axes=axes(), pictures=pictures)
+    picture = SVG.format(style=style, title=TITLE, axes=axes(), pictures=pictures)
     (PICTURES / "training.svg").write_text(picture, encoding="utf-8")
 
 
