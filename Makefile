@@ -5,7 +5,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# modules are compiled when they are first imported: most never are
+# modules are compiled when they are first imported, which most never are, and kept
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # make course NOTEBOOKS="01 02" runs only these
 NOTEBOOKS ?=
