@@ -24,6 +24,14 @@ BROWSERS = "chromium", "chromium-browser", "google-chrome", "chrome"
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 
 
+LONG = ("combinations", "kaggle", "lab", "site", "torture", "scale", "checkpoints", "reference")
+
+
+def pytest_collection_modifyitems(items):
+    "Files of long tests come first, so that no worker waits at the end for another's last one."
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
+
+
 def small_corpus() -> Corpus:
     return Corpus.from_text("To be, or not to be: that is the question.\n" * 40, "hamlet")
 

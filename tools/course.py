@@ -160,9 +160,8 @@ def test(picks: list[str]) -> None:
     minutes = json.loads(MINUTES.read_text())
     paths = sorted(chosen(picks), key=lambda path: -minutes.get(path.stem, 0.5))
     measuring = [path for path in paths if path.stem in MEASURE]
-    with ProcessPoolExecutor(1, max_tasks_per_child=1) as one:
-        failed = list(one.map(alone, measuring))
-    with ProcessPoolExecutor(2, max_tasks_per_child=1) as two:
+    with ProcessPoolExecutor(1) as one: failed = list(one.map(alone, measuring))
+    with ProcessPoolExecutor(2) as two:
         failed += two.map(alone, [path for path in paths if path not in measuring])
     if any(failed): sys.exit("\n".join(filter(None, failed)))
     print(f"{len(paths)} notebooks ran, each alone in an empty folder")
