@@ -1,6 +1,6 @@
 # The few commands anyone needs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help course test lab package outputs export readme kaggle weights mutations reference torture site
+.PHONY: help course test notebooks pytest lab package outputs export readme kaggle weights mutations reference torture site
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,9 +28,15 @@ course: $(READY)  ## run the numbered notebooks in order and show what came out 
 	$(BIN)/python tools/course.py run $(NOTEBOOKS)
 
 test: $(READY)  ## run every check: derived files, style, each notebook alone in an empty folder, tests/
+	$(MAKE) notebooks
+	$(MAKE) pytest
+
+notebooks: $(READY)
 	$(BIN)/python tools/derive.py check
 	$(BIN)/ruff check nbs tools tests benchmarks
 	$(BIN)/python tools/course.py test
+
+pytest: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -rfEs tests
 
 site: $(READY)  ## build the course's site in _site/, without a network

@@ -27,7 +27,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} cells, {elapsed}"
 MEASURE = ("10_speed",)  # needs the machine for itself
 THREADS = ("07_train", "10_speed", "12_scale")  # stored as a reader's machine runs them
-TWICE = ("02_bigram", "08_generate", "13_share")  # `test` runs them twice in one kernel
+TWICE = ("02_bigram",)  # `test` runs it twice in one kernel
 
 
 class Failed(Exception):

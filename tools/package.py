@@ -1,5 +1,6 @@
 """Builds a wheel and an sdist, installs each into a fresh environment with nothing but what it
 needs to run, the wheel with [share] as well, and uses it from outside the checkout."""
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -7,6 +8,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = shutil.ignore_patterns(".*", "_course", "_alone*", "_reference", "_site", "*.egg-info")
 USE = '''
 import importlib.util
 import pathlib
@@ -75,8 +77,9 @@ def run(*command: str | Path, at: Path = ROOT) -> None:
 
 
 with tempfile.TemporaryDirectory() as folder:
-    dist, fresh = Path(folder) / "dist", Path(folder) / "fresh"
-    run(sys.executable, "-m", "build", "--outdir", dist, ROOT)
+    dist, fresh, source = (Path(folder) / name for name in ("dist", "fresh", "source"))
+    shutil.copytree(ROOT, source, ignore=LEFT_OUT)
+    run(sys.executable, "-m", "build", "--outdir", dist, source)
     venv.create(fresh, with_pip=True)
     python, pinned = fresh / "bin" / "python", ROOT / "constraints.txt"
     torch = next(line for line in pinned.read_text().splitlines() if line.startswith("torch=="))
