@@ -65,7 +65,7 @@ function drawAbout() {
   const char = [...text][position], row = rows[+$("block").value][head]
   const most = row.indexOf(Math.max(...row))
   const loss = nll[position] == null ? "nothing came before it"
-    : `${nll[position].toFixed(2)} nats (probability ${percent(Math.exp(-nll[position]))})`
+    : `the model gave it ${percent(Math.exp(-nll[position]))} (${nll[position].toFixed(2)} nats)`
   $("about").textContent = `Position ${position}, “${visible(char)}”: ${loss}. `
     + `Block ${$("block").value}, head ${head} looks most at “${visible([...text][start + most])}”, `
     + `position ${start + most} (${percent(row[most], 0)}).`
