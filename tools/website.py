@@ -137,7 +137,12 @@ def living(name: str, cell: NotebookNode) -> NotebookNode:
 
 def prepared_code(stem: str, cell: NotebookNode) -> list[NotebookNode]:
     "A code cell as the site shows it: nothing, or the cell, or its code and a live control."
-    if cell.metadata.get("jupyter", {}).get("source_hidden") or plumbing(cell.source): return []
+    if plumbing(cell.source):
+        imports = shown_source(cell.source) if cell.source.startswith("#| export") else ""
+        prompts = {f"code_prompt_{state}": "Imports" for state in ("show", "hide")}
+        cell.metadata = {"tags": ["hide-input"], "mystnb": prompts}
+        cell.source, cell.outputs = imports, []
+        return [cell] if imports else []
     control = control_of(stem, cell)
     added = [living(control, cell)] if control else []
     cell.metadata = {"mystnb": {"image": {"alt": described(cell)} | width_of(cell)}}
@@ -197,8 +202,9 @@ def toctree(pages: list[str], caption: str = "") -> str:
 
 
 def first_screen(cells: list[NotebookNode], models: list[tuple[str, str]]) -> None:
-    "The index's first words are followed by links to the models; its glossary is a page."
-    links = " ".join(f'<a href="{page}">{words}</a>' for page, words in models)
+    "The index's first words are followed by links to 01 and to the models; its glossary is a page."
+    first_page = ("01_text.html", "Begin with 01")
+    links = " ".join(f'<a href="{page}">{words}</a>' for page, words in [first_page, *models])
     first = next(at for at, cell in enumerate(cells) if cell.source.startswith("## "))
     cells.insert(first, new_markdown_cell(f'<p class="models">{links}</p>'))
     for cell in cells:

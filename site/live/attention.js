@@ -119,8 +119,9 @@
     const picture = element("div"), maps = element("div", {class: "maps"})
     const says = element("p", {class: "says", id: "attention-says", "aria-live": "polite"})
     root.append(choices, note,
-      element("label", {}, `Your text, at most ${T} characters; the laptop model reads it.`, text), unknown,
-      element("p", {}, "Point at a character, or tap it: the ", element("mark", {}, "framed"),
+      element("label", {}, `Your text, at most ${T} characters. The trained model of `
+        + "notebook 07 reads it: two blocks of four heads, each of which does what 03 builds.", text), unknown,
+      element("p", {}, "Point at a character, and click to hold it: the ", element("mark", {}, "framed"),
         " one looks back, and the bars show at what, in per cent. What comes later it cannot see."),
       picture, says, element("p", {class: "quiet"},
         "All heads at once: each row is a character that looks, the spots in it are what it "
@@ -159,15 +160,22 @@
       look(position)
     }
 
+    function forgetPreset() {
+      note.textContent = ""
+      markPreset(-1)
+    }
+
     function chooseHead(block, head) {
+      forgetPreset()
       Object.assign(state, {block, head})
       draw()
     }
 
     function read() {
       const chars = [...text.value].slice(0, T)
-      const strange = chars.find(char => !reader.chars.includes(char))
-      unknown.textContent = strange ? `“${strange}” is not in the model’s vocabulary.` : ""
+      const strange = new Set(chars.filter(char => !reader.chars.includes(char)))
+      unknown.textContent = strange.size
+        ? `Not in the model’s vocabulary, and read as �: ${[...strange].join(" ")}` : ""
       reader.read(chars)
       state.fresh = true
       choose(chars.length - 1)
@@ -183,7 +191,7 @@
       markPreset(i)
     }
 
-    text.oninput = onceAFrame(read)
+    text.oninput = onceAFrame(() => { forgetPreset(); read() })
     onNewColours(() => { state.fresh = true; draw() })
     tryPreset(0)
   }

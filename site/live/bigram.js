@@ -293,7 +293,9 @@
 
     write.onclick = () => {
       if (timer) { stop(); draw(); return }
-      hover = null
+      hover = frame = null
+      markPreset(-1)
+      say("The line runs along a row to the character that was drawn, and on to that one’s row.")
       if (!reducedMotion()) { walk(STEPS); return }
       for (let i = 0; i < STEPS; i++) text.push(next())
       draw()
@@ -309,6 +311,7 @@
       draw()
     }
 
-    tryPreset(0)
+    begin(chars.indexOf("t"))
+    say("Point at a cell to read it, choose a row to begin there, or try one of the three starts.")
   }
 }
