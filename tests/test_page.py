@@ -108,7 +108,8 @@ def test_losses_of_the_characters_are_those_of_the_model(script, model):
     assert found[0] is None and torch.tensor(found[1:]).allclose(wanted, atol=1e-4)
 
 
-TEXTS = ["to be", "to be or not", "to be or not to be, that is", "to bet", "to be", "", "or"]
+TEXTS = ["to be", "to be or not", "to be or not to be, that is", "to be or not to b", "to bet", "to be",
+         "", "or"]
 
 
 def test_a_text_that_is_edited_is_read_as_if_it_were_new(script, model):
@@ -144,6 +145,18 @@ def test_typing_writing_and_stopping(opened):
     opened.locator("#write", has_text="Stop").click()
     opened.locator("#write", has_text="Write").wait_for()
     assert len(opened.input_value("#prompt")) < 5037
+
+
+def test_a_text_that_grows_while_it_is_edited_is_not_lost(opened):
+    opened.fill("#count", "30")
+    opened.focus("#prompt")
+    opened.keyboard.press("Control+Enter")
+    opened.locator("#note", has_text="characters a second").wait_for()
+    assert len(opened.input_value("#prompt")) == 41
+    assert opened.locator("#prompt").evaluate("own => own === document.activeElement")
+    opened.locator("#write").dblclick()  # the second click stops
+    opened.locator("#write", has_text="Write").wait_for()
+    assert len(opened.input_value("#prompt")) <= 71
 
 
 def widths(tab) -> list[float]:

@@ -56,7 +56,7 @@ function drawPaper() {
   $("sight").textContent = state.start > 0 ? `Grey: out of the model's sight. It sees at most `
     + `${model.config.context_length} characters; when they are full it starts over with the last `
     + "quarter, so that it need not read all of them anew for each character." : ""
-  if (writing && !reducedMotion) paper.scrollTop = paper.scrollHeight
+  if (state.grown) paper.scrollTop = paper.scrollHeight
 }
 
 function drawAbout() {
@@ -152,7 +152,7 @@ worker.onmessage = ({data}) => {
   writing = Boolean(data.writing)
   $("write").textContent = writing ? "Stop" : "Write"
   if (data.rate) $("note").textContent = `${Math.round(data.rate).toLocaleString("en")} characters a second`
-  if (document.activeElement !== $("prompt") && $("prompt").value !== data.text) {
+  if ((data.grown || document.activeElement !== $("prompt")) && $("prompt").value !== data.text) {
     $("prompt").value = data.text
     $("prompt").scrollTop = $("prompt").scrollHeight
   }
@@ -168,9 +168,10 @@ $("prompt").oninput = () => {
   ask({text: $("prompt").value})
 }
 $("write").onclick = () => {
-  $("prompt").blur()
   $("note").textContent = ""
+  const begin = !writing
   ask(writing ? {stop: true} : {write: whole("count"), seed: Math.round(+$("seed").value) || 0})
+  writing = begin // at once: a second click stops what the first began
 }
 $("prompt").onkeydown = event => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("write").click()
@@ -188,6 +189,7 @@ $("block").onchange = () => ask({block: +$("block").value})
 for (const choice of document.getElementsByName("colour")) {
   choice.onchange = () => { $("paper").dataset.colour = choice.value; drawPaper() }
 }
+matchMedia("(prefers-color-scheme: dark)").onchange = draw
 $("paper").dataset.colour = "loss"
 $("paper").onmouseover = event => {
   const i = [...$("paper").children].indexOf(event.target)

@@ -1,6 +1,6 @@
 // The worker's side of the page: messages in, messages out.
 "use strict"
-let writer = null, settings = null, look = null, block = 0, run = 0
+let writer = null, settings = null, look = null, block = 0, run = 0, busy = false
 
 function show(more = {}) {
   const maps = more.writing ? [] : writer.maps(block) // large: not while it writes
@@ -12,16 +12,18 @@ async function write(count, seed) {
   if (!writer.ids.length) writer.append(writer.idOf("\n") >= 0 ? writer.idOf("\n") : 0)
   let shown = began, written = 0
   look = null
+  busy = true
   while (written < count && mine === run) {
     writer.append(writer.draw(settings, random))
     written++
     if (performance.now() - shown < 60) continue
-    show({writing: true})
+    show({writing: true, grown: true})
     await new Promise(resolve => setTimeout(resolve)) // let other messages in
     shown = performance.now()
   }
   if (mine !== run) return
-  show({rate: written / (performance.now() - began) * 1000})
+  busy = false
+  show({grown: true, rate: written / (performance.now() - began) * 1000})
 }
 
 onmessage = ({data}) => {
@@ -32,9 +34,10 @@ onmessage = ({data}) => {
     const {config, tensors, bytes, chars} = data.load
     writer = new Writer(new GPT(config, unpack(tensors, bytes)), chars)
   }
-  if (data.text !== undefined) { run++; look = null; writer.begin(data.text) }
-  if (data.append !== undefined) { run++; look = null; writer.append(data.append) }
-  if (data.stop) run++
+  const grown = data.append !== undefined || Boolean(data.stop)
+  if (data.text !== undefined || grown) { run++; busy = false }
+  if (data.text !== undefined) { look = null; writer.begin(data.text) }
+  if (data.append !== undefined) { look = null; writer.append(data.append) }
   if (data.write) write(data.write, data.seed)
-  else show()
+  else if (!busy) show({grown}) // the loop that writes shows by itself
 }

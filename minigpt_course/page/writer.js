@@ -27,7 +27,9 @@ class Writer {
     let same = 0
     while (same < ids.length && ids[same] === this.ids[same]) same++
     let keep = same - 1 // the last of the same is fed again, for the logits that follow it
-    if (keep <= start) { keep = 0; this.logits = null }
+    // a shorter text would still be in the window before this one, which begins with a quarter
+    const least = start ? Math.max(1, Math.floor(this.model.T / 4)) : 1
+    if (keep - start < least) { keep = 0; this.logits = null }
     const known = this.nll.slice(0, keep + (keep > 0))
     this.model.length = Math.max(0, keep - start) * (keep > 0)
     this.seen = this.seen.slice(0, this.model.length)

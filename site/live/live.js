@@ -7,6 +7,7 @@ const live = {}, live_data = {}
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag)
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
+  if (/^(input|select|textarea)$/.test(tag)) made.autocomplete = "off" // begins anew after "back"
   made.append(...children)
   return made
 }

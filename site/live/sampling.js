@@ -15,7 +15,7 @@
       input.addEventListener("input", () => { shown.textContent = input.value })
       return [input, element("label", {class: "slider"}, element("span", {}, label), shown, input)]
     }
-    const prompt = element("input", {type: "text", value: begins, spellcheck: "false",
+    const prompt = element("input", {type: "text", value: begins, spellcheck: "false", maxlength: "500",
       autocapitalize: "off", autocomplete: "off"})
     const seed = element("input", {type: "number", min: 0, step: 1, value: 0})
     prompt.dataset.name = "prompt"
