@@ -108,8 +108,8 @@ def test_losses_of_the_characters_are_those_of_the_model(script, model):
     assert found[0] is None and torch.tensor(found[1:]).allclose(wanted, atol=1e-4)
 
 
-TEXTS = ["to be", "to be or not", "to be or not to be, that is", "to be or not to b", "to bet", "to be",
-         "", "or"]
+TEXTS = ["to be", "to be or not", "to be or not to be, that is", "to be or not to b", "to bet",
+         "to be", "", "or"]
 
 
 def test_a_text_that_is_edited_is_read_as_if_it_were_new(script, model):
