@@ -169,9 +169,8 @@ $("prompt").oninput = () => {
 }
 $("write").onclick = () => {
   $("note").textContent = ""
-  const begin = !writing
   ask(writing ? {stop: true} : {write: whole("count"), seed: Math.round(+$("seed").value) || 0})
-  writing = begin // at once: a second click stops what the first began
+  writing = !writing // at once: a second click stops what the first began
 }
 $("prompt").onkeydown = event => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("write").click()

@@ -16,7 +16,7 @@
       return [input, element("label", {class: "slider"}, element("span", {}, label), shown, input)]
     }
     const prompt = element("input", {type: "text", value: begins, spellcheck: "false", maxlength: "500",
-      autocapitalize: "off", autocomplete: "off"})
+      autocapitalize: "off"})
     const seed = element("input", {type: "number", min: 0, step: 1, value: 0})
     prompt.dataset.name = "prompt"
     seed.dataset.name = "seed"
