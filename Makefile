@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# modules are compiled when they are first imported, which most never are, and kept
+# compile no module at installation, and keep what the first import compiles
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # make course NOTEBOOKS="01 02" runs only these
@@ -27,7 +27,7 @@ $(READY): settings.ini setup.py constraints.txt
 course: $(READY)  ## run the numbered notebooks in order and show what came out (NOTEBOOKS="01 02" picks some)
 	$(BIN)/python tools/course.py run $(NOTEBOOKS)
 
-test: $(READY)  ## run every check: derived files, style, each notebook alone in an empty folder, tests/
+test: $(READY)  ## check derived files, style, each notebook alone in an empty folder, tests/
 	$(MAKE) notebooks
 	$(MAKE) pytest
 
@@ -66,7 +66,7 @@ weights: $(READY)  ## for authors: publish the laptop model and the losses of th
 mutations: $(READY)  ## for authors: let the exercises' checkers judge the wrong answers and keep what they say
 	$(BIN)/python tests/mutations.py
 
-reference: $(READY)  ## for authors, with a GPU or AMX: train the full model to its end and keep the curve (SEEDS="0 1" picks some)
+reference: $(READY)  ## for authors: train the full model to its end and keep the curve (SEEDS="0 1" picks some)
 	$(BIN)/python tools/reference.py --seeds $(SEEDS) --hours $(HOURS)
 
 torture: $(READY)  ## for authors, an hour: kill, crowd and starve runs in many ways, and see that nothing is lost

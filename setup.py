@@ -1,4 +1,4 @@
-"Packaging: everything about the project is said once, in settings.ini."
+"Packaging: name, version, address and requirements stand in settings.ini."
 import re
 from configparser import ConfigParser
 from pathlib import Path

@@ -19,7 +19,7 @@ def attention_weights(query: Tensor, key: Tensor) -> Tensor:  # two (..., T, D) 
 # %% ../nbs/03_attention.ipynb #03-025
 class SelfAttention(nn.Module):
     "One head of causal self-attention, a weighted mean of the past: `(B, T, C) -> (B, T, D)`."
-    def __init__(self, embed_dim: int, head_dim: int):  # C, D
+    def __init__(self, embed_dim: int, head_dim: int):
         super().__init__()
         self.query = nn.Linear(embed_dim, head_dim, bias=False)
         self.key = nn.Linear(embed_dim, head_dim, bias=False)

@@ -55,7 +55,7 @@ def fit(
     for _ in tqdm(range(steps), desc=type(model).__name__, leave=False):
         inputs, targets = get_batch(ids, batch_size, context_length, generator)
         loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
-        optimizer.zero_grad()
+        optimizer.zero_grad()  # backward adds to what stands there
         loss.backward()
         optimizer.step()
         schedule.step()

@@ -7,7 +7,7 @@ __all__ = ['ACTIVATIONS', 'GPTDecoderBlock', 'FeedForward', 'BlockLM']
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fast import Dropout
+from .fast import Dropout  # nn.Dropout, faster on a CPU
 from .multihead import MultiHeadAttention
 
 # %% ../nbs/05_block.ipynb #05-006
@@ -43,7 +43,7 @@ class FeedForward(nn.Module):
 class BlockLM(nn.Module):
     "The next character from a stack of blocks."
     def __init__(self, vocab_size: int, context_length: int, embed_dim: int, num_heads: int,
-                 num_blocks: int = 1, **options):  # options: see GPTDecoderBlock
+                 num_blocks: int = 1, **options):  # see GPTDecoderBlock
         super().__init__()
         self.token_embedding = nn.Embedding(vocab_size, embed_dim)
         self.position_embedding = nn.Embedding(context_length, embed_dim)

@@ -82,7 +82,7 @@ BatchSize = option(int | None, "sequences a step, of all processes together")
 Rate = option(float | None, "the highest learning rate")
 VocabSize = option(int | None, "the most frequent characters, and one for all others")
 Context = option(int | None, "characters of past that the model sees")
-EmbedDim = option(int | None, "numbers per position")
+EmbedDim = option(int | None, "embedding dimension")
 Heads = option(int | None, "attention heads of a block")
 Blocks = option(int | None, "blocks, one above the other")
 Dropout = option(float | None, "dropout probability")
@@ -148,9 +148,11 @@ def begun(source: Path | None, preset: str, shape: dict, seed: int):
     "A new model and None, or one with the weights of another and that one's tokenizer."
     import torch
 
+    from minigpt_course.core import check_vocab_size
     from minigpt_course.gpt import GPT, GPTConfig
     from minigpt_course.share import load
     torch.manual_seed(seed)
+    check_vocab_size("a text", shape.get("vocab_size"))  # before so large a model is made
     if source is None: return GPT(getattr(GPTConfig, preset)(**shape)), None
     if other := shape.keys() - {"dropout"}:
         raise ValueError(f"--from takes the model in {source} as large as it is: "
@@ -187,9 +189,9 @@ def reporter(folder: Path, text, tokenizer, prompt: str):
         sample = continue_text(model, tokenizer, prompt, 200, temperature=0.8, seed=0)
         tqdm.write(f"step {step}: validation loss {loss:.4f}\n{sample}\n")
         path, heading = folder / "samples.txt", f"--- step {step}, validation loss "
-        before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        before = before.split(heading)[0]  # a run that was cut off comes by here again
         try:
+            before = path.read_text("utf-8", "replace") if path.is_file() else ""
+            before = before.split(heading)[0]  # a run that was cut off comes by here again
             write_atomically(path, f"{before}{heading}{loss:.4f}\n{sample}\n".encode())
             curve.to_csv(folder / "curve.csv")
         except OSError as error: tqdm.write(f"not kept, and training goes on: {error}")
@@ -230,13 +232,15 @@ def generate(
     from minigpt_course.share import load
     check_whole("num_samples", num_samples, 1)
     check_whole("seed", seed or 0, 0)
-    if prompt_file: prompt = prompt_file.read_text(encoding="utf-8")
+    try: prompt = prompt_file.read_text(encoding="utf-8-sig") if prompt_file else prompt
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{prompt_file} is not UTF-8 ({error}): save it as UTF-8") from None
     model, tokenizer = load(folder)
     model.to(choose_device(device))
     settings = prompt, length, temperature, top_k, top_p
     check_sampling(model, tokenizer, *settings)  # before anything is printed
     if unknown := "".join(sorted(set(prompt) - set(tokenizer.chars))):
-        typer.echo(f"the model does not know {unknown!r} and reads {tokenizer.chars[0]!r} instead",
+        typer.echo(f"the model does not know {unknown!r} and reads '�' instead",
                    err=True)
     for number in range(num_samples):
         if num_samples > 1: print(f"--- sample {number + 1} of {num_samples}")
@@ -305,7 +309,7 @@ def in_words_of_the_command(text: str) -> str:
         if name not in NAMES: return found[0]
         return f"--{name.replace('_', '-')}" + (" " if equals else "")
     # batch_size, and also steps where a value follows
-    return re.sub(r"(?<![\w-])([a-z]+(?:_[a-z]+)+|[a-z]+(?==))(=?)", as_option, text)
+    return re.sub(r"(?<![\w/\\-])([a-z]+(?:_[a-z]+)+|[a-z]+(?==))(=?)", as_option, text)
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ def fingerprint(about: dict) -> str:
 # %% ../nbs/appendix/core.ipynb #core-008f
 def write_about(path: Path, about: dict, version: int) -> None:
     "Write a JSON file that says what lies beside it, with its format's number and its hash."
-    about = {"format": version} | about
+    about = json.loads(json.dumps({"format": version} | about))  # keys are text from here on
     content = json.dumps(about | {"sha256": fingerprint(about)}, indent=1)
     write_atomically(path, content.encode())
 
@@ -205,7 +205,7 @@ def read_characters(path: str | Path) -> str:
         chars = json.loads(Path(path).read_bytes())["chars"]
         if not isinstance(chars, str): raise TypeError("its chars are no text")
         check_chars(chars)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} does not hold a tokenizer ({error}): {remedy}") from None
     return chars
 
@@ -454,14 +454,15 @@ def check_sampling(
     V = model.config.vocab_size
     check_vocabulary(tokenizer, model.config)
     check_finite(model)
+    tokenizer.encode(prompt)  # `ValueError` if it has no id for a character
     if not prompt:
         raise ValueError("the prompt is empty: give at least one character to continue, "
                          "a newline for example")
-    if num_chars < 0: raise ValueError(f"num_chars={num_chars} must not be negative")
+    check_whole("num_chars", num_chars, 0)
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature={temperature} must be a number of at least 0: "
                          "0 is greedy, 1 the model's own probabilities")
-    if top_k is not None and not 1 <= top_k <= V:
+    if top_k is not None and (type(top_k) is not int or not 1 <= top_k <= V):
         raise ValueError(f"top_k={top_k} must be from 1 to the {V} characters of the vocabulary")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} must be above 0 and at most 1")

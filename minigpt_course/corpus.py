@@ -156,7 +156,7 @@ def unknown_share(
 ) -> str:  # empty if all is well
     "A sentence if more than one percent of a text is outside the vocabulary."
     ids = ids[torch.arange(min(len(ids), 1_000_000))]
-    share = ids.eq(tokenizer.chars.find(UNKNOWN)).double().mean().item()
+    share = ids.eq(tokenizer.chars.find(UNKNOWN)).float().mean().item()
     if share <= 0.01: return ""
     more = ""
     if isinstance(corpus, Corpus):

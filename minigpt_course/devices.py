@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'NARROW', 'QUIET', 'KINDS', 'choose_device', 'end_with_parent', 'process_group', 'rank', 'num_processes',
            'talking_device', 'total', 'anyone', 'from_first', 'name_of', 'native_precision', 'faster_precision',
-           'feed_forward_pass', 'Compute', 'refuse', 'draws_globally', 'further', 'forked', 'Stepper',
+           'feed_forward_pass', 'Compute', 'refuse', 'draws_globally', 'further', 'forked', 'Stepper', 'trained_by',
            'backward_at_once', 'backward_by_threads', 'answering_in', 'lone_threads', 'operations', 'kind_of',
            'by_kind', 'peak_bytes']
 
@@ -181,7 +181,7 @@ class Compute:
     device: str | torch.device | None = None  # as `choose_device`; None: where the model is
     precision: str = "auto"  # "float32", "bfloat16", "float16", or what the device is fast in
     compile: bool | str = False  # torch.compile, True or the name of its backend
-    threads: int = 1  # above 1, this many threads of a CPU share out the windows of a batch
+    threads: int = 1  # above 1, this many threads of a CPU share out the sequences of a batch
     accumulate: int = 1  # above 1, the gradients of so many parts of a batch are added up
 
     def __post_init__(self):
@@ -296,13 +296,13 @@ class Stepper:
     ) -> tuple[float, float]:  # loss before the step (nats per character), gradient norm
         """One update, if loss and gradient norm are finite. In float16 a step with an overflow is
         skipped and the scale halved."""
-        optimizer.zero_grad()
+        self.network.zero_grad()  # also of weights that the optimizer leaves alone
         backward = backward_by_threads if self.pool else backward_at_once
         mine = slice(rank(), None, num_processes())
         if rank(): generator.manual_seed(further(generator, rank()))
         loss = backward(self, inputs[mine], targets[mine], generator)
         self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.weights, grad_clip)
+        norm = nn.utils.clip_grad_norm_(trained_by(optimizer, self.weights), grad_clip)
         # one wait for the device
         loss, norm = torch.stack([total(loss), norm.to(loss)]).tolist()
         if self.scaler.is_enabled() or math.isfinite(loss + norm):
@@ -323,6 +323,12 @@ class Stepper:
                 return F.cross_entropy(logits, targets.flatten(), reduction="sum")
 
 # %% ../nbs/appendix/devices.ipynb #dev-012e
+def trained_by(optimizer: torch.optim.Optimizer, weights: list[Tensor]) -> list[Tensor]:
+    "Those of some weights that an optimizer changes."
+    taken = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    return [weight for weight in weights if id(weight) in taken]
+
+
 def backward_at_once(
     stepper: Stepper, inputs: Tensor, targets: Tensor, generator: torch.Generator
 ) -> Tensor:
@@ -342,7 +348,7 @@ def backward_at_once(
 def backward_by_threads(
     stepper: Stepper, inputs: Tensor, targets: Tensor, generator: torch.Generator
 ) -> Tensor:
-    "The same by several threads, each with windows, a generator and gradients of its own."
+    "The same by several threads, each with sequences, a generator and gradients of its own."
     scale, weights = stepper.scaler.scale(torch.ones(())), stepper.weights
     parts = min(stepper.compute.threads, len(inputs))
     def part_of(part: int, inputs_here: Tensor, targets_here: Tensor):

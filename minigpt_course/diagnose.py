@@ -29,7 +29,7 @@ def diagnose(
     batch = tuple(ids.to(next(model.parameters()).device) for ids in batch)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        still = copy.deepcopy(model).eval()
+        still = copy.deepcopy(model).eval().requires_grad_()
         bad = not_finite(still, batch[0])
         if bad: return Report([none_of("numbers that are not finite", [bad], bad)])
         parts = part_findings(still)
@@ -37,7 +37,7 @@ def diagnose(
         found += output_findings(still, batch[0], [each.suspect for each in parts])
         if texts: found += text_findings(still, batch, texts)
         found += gradient_findings(still, batch)
-        if fresh is not None: found += start_findings(copy.deepcopy(fresh).eval(), batch)
+        if fresh is not None: found += start_findings(fresh, batch)
         if optimizer: found += step_findings(model, optimizer, batch, step)
         if optimizer and fresh is not None:
             found += rate_findings(fresh, model, optimizer, batch, step)

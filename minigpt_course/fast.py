@@ -177,7 +177,8 @@ def for_one_row(
     if type(part) is not nn.Linear: return part
     weight, bias, on_cpu = part.weight.detach(), part.bias, part.weight.device.type == "cpu"
     if bias is None: bias = weight.new_zeros(part.out_features)
-    if on_cpu and weight.numel() >= MANY and weight.dtype == torch.float32:
+    large = weight.numel() >= MANY and weight.shape[1] % 16 == 0  # PyTorch's kernel has no tail
+    if on_cpu and large and weight.dtype == torch.float32:
         eight_bits = in_eight_bits(weight)
         if eight_bits: return linear_in_eight_bits(*eight_bits, bias)
     most = 4 * torch.get_num_threads() if on_cpu else 1

@@ -208,9 +208,9 @@ FAULTS = {
                                  training={"batch": unshifted}),
     "zero_grad missing": Fault("optimizer.zero_grad()", "", training={"step": add_up}),
     "learning rate too high": Fault("lr = 6e-3", "lr = 0.18", training={"learning_rate": 0.18}),
-    "validation set overlaps": Fault("validation = text[8_000:]", "validation = text[1_000:]",
+    "validation set overlaps": Fault("validation = text[8_000:]", "validation = text[1_000:8_000]",
                                      with_dropout, SHORT | {"overlap": True}),
-    "trained in evaluation mode": Fault("model.train()  # after each validation", "",
+    "trained in evaluation mode": Fault("model.train()  # before training", "",
                                         never_in_training, SHORT),
 }
 HEALTHY = {

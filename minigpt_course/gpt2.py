@@ -118,6 +118,9 @@ def to_transformers(
     """Write a model as a GPT-2 with the same logits, in the model's precision, with a model card.
     Needs the extra [share]. `ValueError` if there is no such GPT-2."""
     from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+    card = Path(folder) / "README.md"
+    if card.exists() and not card.read_bytes().startswith(FOR_TRANSFORMERS.encode()):
+        raise ValueError(f"{card} is not from here and would be lost: name another folder")
     weights, c = gpt2_weights(model), model.config
     pad = max(0, tokenizer.chars.find(UNKNOWN))  # what fills up a shorter prompt is never seen
     config = GPT2Config(
@@ -136,8 +139,8 @@ def to_transformers(
     about = json.loads(path.read_text(encoding="utf-8"))
     both = {"tokenizer_class": "PreTrainedTokenizerFast"}  # what versions 4 and 5 both understand
     write_atomically(path, json.dumps(about | both, indent=1).encode())
-    card = FOR_TRANSFORMERS + model_card(model, notes or {}, PIPELINE)
-    write_atomically(Path(folder) / "README.md", card.encode())
+    words = FOR_TRANSFORMERS + model_card(model, notes or {}, PIPELINE)
+    write_atomically(card, words.encode())
 
 
 def gpt2_tokenizer(

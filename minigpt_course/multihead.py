@@ -13,7 +13,7 @@ from .fast import causal_attention
 # %% ../nbs/04_multihead.ipynb #04-024
 class MultiHeadAttention(nn.Module):
     "H heads side by side, computed at once: `(B, T, C) -> (B, T, C)`."
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0,  # C, H
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0,
                  output_projection: bool = False):
         super().__init__()
         check_heads(embed_dim, num_heads)

@@ -329,7 +329,7 @@ def results_chart(
     ax = _new_axes(9.7, 0.33 * len(losses) + 1.2, xlabel=f"validation {LOSS}")
     if not losses:
         ax.text(0, 0.5, "No results yet: notebook 02 makes the baselines, "
-                        "and each notebook from 02 to 07 adds a model.")
+                        "and most notebooks to 07 add a model.")
         ax.axis("off")
         return ax
     names = sorted(losses, key=losses.get, reverse=True)
@@ -577,6 +577,7 @@ def dot_patterns(
     "Several heads' attention, two in a row, as `dot_pattern` draws it."
     rows, side = (len(patterns) + 1) // 2, 0.8 + 0.24 * len(text)
     axes = _new_axes(2 * side, rows * side, rows, 2)
+    for ax in axes.flat[len(patterns) :]: ax.axis("off")
     for head, pattern in enumerate(patterns):
         dot_pattern(pattern, text, f"head {head}", axes.flat[head])
     return axes
@@ -783,7 +784,7 @@ def temperatures(
 ):
     "The next character's probabilities at several temperatures, side by side on one scale."
     heights, order = _likeliest(distributions, most)
-    axes = _new_axes(11, 2.8, columns=len(heights), ylim=(0, 1))
+    axes = np.atleast_1d(_new_axes(11, 2.8, columns=len(heights), ylim=(0, 1)))
     for ax, temperature, probs, color in zip(axes, distributions, heights, COLORS):
         ax.bar(range(len(order)), probs[order], color=color)
         _name_characters(ax.xaxis, "".join(chars[i] for i in order), 10)
@@ -1079,7 +1080,7 @@ def _apart(points, least: float = 0.035, rounds: int = 100):
     for _ in range(rounds):
         gaps = places[:, None] - places
         distance = np.hypot(*gaps.transpose(2, 0, 1)) + np.eye(len(places))
-        push = np.clip(least - distance, 0, None) / distance / 4
+        push = np.clip(least - distance, 0, None) / distance.clip(1e-9) / 4
         places = places + (gaps * push[..., None]).sum(1)
     return low + places * size
 

@@ -7,8 +7,8 @@ __all__ = ['COLUMNS', 'STATE', 'BEST', 'RUN_FORMAT', 'RUN_KINDS', 'FREE', 'HOLDE
            'save_checkpoint', 'prune', 'newest_checkpoint', 'read_state', 'check_state', 'put_weights',
            'load_checkpoint', 'check_folder', 'other_way', 'holder_of', 'only_run_in', 'stop_requests', 'Diverged',
            'Run', 'near', 'validation_loss', 'save_if_due', 'tell', 'save_run', 'restore_run', 'restore_precision',
-           'tidy', 'progress', 'diverged', 'leave_out', 'open_run', 'settle', 'best_of', 'load_best', 'tell_end',
-           'evaluate_test']
+           'tidy', 'keep_curve', 'progress', 'diverged', 'leave_out', 'open_run', 'settle', 'best_of', 'load_best',
+           'tell_end', 'evaluate_test']
 
 # %% ../nbs/appendix/runs.ipynb #runs-002
 import csv
@@ -33,7 +33,8 @@ from tqdm import tqdm
 
 from .bigram import evaluate
 from minigpt_course.core import (
-    check_fit, check_kinds, plain, read_about, remove_leftovers, write_about, write_atomically,
+    check_choice, check_fit, check_kinds, plain, read_about, remove_leftovers, write_about,
+    write_atomically,
 )
 from .corpus import unknown_share
 from minigpt_course.devices import (
@@ -89,8 +90,8 @@ class LearningCurve:
         if not path.is_file():
             raise FileNotFoundError(f"no learning curve at {path}: "
                                     "a run writes curve.csv into its run_dir")
-        lines = path.read_text(encoding="utf-8").splitlines()
         try:
+            lines = path.read_text(encoding="utf-8").splitlines()
             header, *rows = csv.reader(line for line in lines if not line.startswith("#"))
             if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
                 raise ValueError("its columns are others")
@@ -129,7 +130,8 @@ def prune(run_dir: Path, newest: Path) -> None:
     "Remove all checkpoints but the newest and the one of a step before it."
     found = checkpoints(run_dir)
     earlier = [path for path in found if found[path] < found[newest]]
-    for path in found.keys() - {newest, *earlier[:1]}: path.unlink(missing_ok=True)
+    for path in found.keys() - {newest, *earlier[:1]}:
+        with suppress(OSError): path.unlink()  # Windows keeps what somebody reads
 
 # %% ../nbs/appendix/runs.ipynb #runs-009
 def newest_checkpoint(run_dir: Path) -> bytes | None:
@@ -169,6 +171,7 @@ def read_state(
 def check_state(state: dict, run_dir: Path) -> None:
     "`ValueError` naming what a checkpoint does not hold as this library writes it."
     check_kinds(state, STATE, run_dir)
+    check_choice(f"{run_dir}: precision", state["precision"], PRECISIONS)
     if not state["best"]: return
     check_kinds(state["best"], BEST, run_dir)
     weights = state["best"]["model"]
@@ -191,7 +194,7 @@ def load_checkpoint(run_dir: Path) -> dict | None:
 # %% ../nbs/appendix/runs.ipynb #runs-014
 RUN_FORMAT = 3  # of run.json and of the checkpoints beside it; 2 had nan for what was not measured
 RUN_KINDS = {"model": dict, "training": dict, "corpus": dict, "chars": str}
-FREE = {"eval_every", "checkpoint_every", "name"}  # what a run's result does not depend on
+FREE = {"eval_every", "checkpoint_every", "name"}  # what no step of a run depends on
 
 
 def check_folder(
@@ -227,7 +230,8 @@ def check_folder(
 def other_way(what: str, mine: dict, run_dir: Path) -> str:
     "What else can be done where a part of a run's identity is another."
     if what == "training":
-        return f", and for longer training begin with its model: minigpt train --from {run_dir}"
+        return (f", and for longer training begin with its model: minigpt train --from {run_dir} "
+                f"--run-dir {run_dir}-longer")
     manual = what == "corpus" and mine["name"] == "pydocs"
     return "; pydocs is Python's manual, and that run's is of another Python" if manual else ""
 
@@ -263,11 +267,14 @@ def only_run_in(
         if lock: write_atomically(folder / HOLDER, str(os.getpid()).encode())
         yield
     finally:
-        if lock and lock.lock_counter == 1:  # whoever took it first in this process frees it
+        # whoever took it first in this process frees it, unless the folder is another run's by now
+        mine = lock and lock.lock_counter == 1 and holder_of(folder) in ("", str(os.getpid()))
+        if mine:
             with suppress(OSError):
                 for path in folder / HOLDER, Path(lock.lock_file): path.unlink(missing_ok=True)
-                if new: folder.rmdir()  # if nothing was written
         if lock: lock.release()
+        if mine and new:
+            with suppress(OSError): folder.rmdir()  # if nothing was written
 
 # %% ../nbs/appendix/runs.ipynb #runs-019
 @contextmanager
@@ -414,7 +421,7 @@ def save_run(run: Run, run_dir: Path) -> None:
         if first: path.unlink()  # the folder is free for the next try
         raise
     run.is_kept = True
-    run.curve.to_csv(run_dir / "curve.csv")
+    keep_curve(run)
 
 # %% ../nbs/appendix/runs.ipynb #runs-025r
 def restore_run(run: Run, run_dir: Path) -> None:
@@ -425,7 +432,11 @@ def restore_run(run: Run, run_dir: Path) -> None:
     check_state(state, run_dir)
     restore_precision(run, state)
     put_weights(run.model, state["model"], run_dir)
-    try: run.optimizer.load_state_dict(state["optimizer"])
+    def kinds(groups): return [{"momentum", "betas", "eps"} & set(group) for group in groups]
+    try:
+        if kinds(run.optimizer.param_groups) != kinds(state["optimizer"]["param_groups"]):
+            raise ValueError("other settings")
+        run.optimizer.load_state_dict(state["optimizer"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{run_dir} was trained with another optimizer: use the same as before, "
                          "or another run_dir") from None
@@ -439,7 +450,7 @@ def restore_precision(run: Run, state: dict) -> None:
     before, asked = state["precision"], run.stepper.compute.precision
     if asked == "auto": run.stepper.precision = PRECISIONS[before]
     now = name_of(run.stepper.precision)
-    if now == before: run.validates_in = state["validates_in"]
+    if now == before: run.validates_in = state.get("validates_in")
     if rank() == 0 and asked != before and (before, now) != ("float32", "float32"):
         print(f"number format: {now}; this run was in {before} so far")
 
@@ -453,7 +464,13 @@ def tidy(run: Run) -> None:
         if step > run.step: path.replace(path.with_suffix(".damaged"))
     if not run.is_kept: return
     prune(run.folder, next(iter(checkpoints(run.folder))))
-    run.curve.to_csv(run.folder / "curve.csv")
+    keep_curve(run)
+
+
+def keep_curve(run: Run) -> None:
+    "Write a run's curve as CSV, unless another program, such as a spreadsheet, has the file."
+    try: run.curve.to_csv(run.folder / "curve.csv")
+    except PermissionError as error: print(f"curve.csv is as it was, and the run goes on: {error}")
 
 # %% ../nbs/appendix/runs.ipynb #runs-025p
 @contextmanager
@@ -480,7 +497,8 @@ def diverged(
     anyone(False)  # nobody leaves while the first process saves
     kept = run.folder and checkpoints(run.folder)
     remedy = (f"its best model is kept, and minigpt train --from {run.folder} --learning-rate "
-              f"{run.config.learning_rate / 10:g} begins a new run from it" if kept else
+              f"{run.config.learning_rate / 10:g} --run-dir {run.folder}-again begins a new run "
+              "from it" if kept else
               "nothing is kept: train again with a smaller learning_rate")
     return Diverged(f"training diverged at step {run.step}, with a learning rate of {rate:.3g}: "
                     f"{what}; {remedy}")
@@ -532,7 +550,7 @@ def open_run(
 
 # %% ../nbs/appendix/runs.ipynb #runs-027s
 def settle(run: Run, optimizer: Callable | None) -> None:
-    "At a run's beginning Muon's products take the run's number format; a checkpoint keeps it."
+    "At a run's beginning Muon's products become bfloat16 if the run is; a checkpoint keeps it."
     if run.stepper.precision != torch.bfloat16 or run.step > 0 or optimizer: return
     for group in run.optimizer.param_groups:
         if group.get("use_muon"): group["product_dtype"] = torch.bfloat16

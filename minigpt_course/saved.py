@@ -8,8 +8,9 @@ __all__ = ['FORMAT', 'KINDS', 'WEIGHTS', 'packed', 'unpacked', 'check_shapes', '
 
 # %% ../nbs/appendix/saved.ipynb #saved-002
 import hashlib
+import json
 import re
-from dataclasses import asdict
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -61,18 +62,25 @@ def check_shapes(
         if here != there:
             raise ValueError(f"{what}: {name} has the shape {here} and should have {there}: "
                              "it belongs to another model")
+    for name, weight in weights.items():
+        if not weight.is_floating_point():
+            raise ValueError(f"{what}: {name} holds {weight.dtype}, which are no weights")
 
 
 def check_saving(
     model: GPT,
     tokenizer: CharTokenizer,
     bits: int | None,  # 8 or None
+    notes: dict | None = None,
 ) -> None:
     "`ValueError` if a model cannot be saved so that it could be loaded again."
     check_vocabulary(tokenizer, model.config)
-    if bits not in (None, 8):
+    if bits not in (None, 8) or isinstance(bits, float):
         raise ValueError(f"bits={bits!r} cannot be had: 8, or None for the weights as they are")
     check_shapes(model.state_dict(), model.config, "the model to save")
+    try: json.dumps(notes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"notes must hold what JSON can, text and numbers ({error})") from None
 
 
 def write_saved(
@@ -89,7 +97,8 @@ def write_saved(
     remove_leftovers(folder)
     for other in folder.glob("weights-*.safetensors"):
         former = re.fullmatch("weights-[0-9a-f]{16}", other.stem)
-        if former and other.name != name: other.unlink()
+        if former and other.name != name:
+            with suppress(OSError): other.unlink()  # Windows keeps what somebody reads
 
 # %% ../nbs/appendix/saved.ipynb #saved-009
 def folder_of(
@@ -133,7 +142,11 @@ def read_weights(
     try: weights = from_bytes(content)
     except SafetensorError as error:
         raise ValueError(f"{path} does not hold weights ({error}): copy it again") from None
-    if about["bits"]: weights = unpacked(weights)
+    if about.get("bits"):
+        try: shapes = unpacked({name: weight.to("meta") for name, weight in weights.items()})
+        except RuntimeError: raise ValueError(f"{path}: a scale does not fit its matrix") from None
+        check_shapes(shapes, config, path)  # before anything grows
+        weights = unpacked(weights)
     check_shapes(weights, config, path)
     return weights
 

@@ -29,7 +29,7 @@ def save(
     one. `ValueError` if model and tokenizer differ in size, or weights and configuration."""
     from safetensors.torch import save as as_bytes
     model = plain(model)
-    check_saving(model, tokenizer, bits)
+    check_saving(model, tokenizer, bits, notes)
     weights = {name: weight.detach().cpu().clone(memory_format=torch.contiguous_format)
                for name, weight in model.state_dict().items()}
     about = {"bits": bits, "config": asdict(model.config), "chars": tokenizer.chars,

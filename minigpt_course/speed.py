@@ -99,7 +99,7 @@ class Variant(NamedTuple):
     dropout: type = Dropout
 
 
-VARIANTS = {  # each differs in one thing from its base
+VARIANTS = {  # one change from the base; but dropout also loses the fused attention
     "loop over heads": Variant(None, HeadByHead, False),
     "one product": Variant("loop over heads", WrittenOut, False),
     "fused attention": Variant("one product", MultiHeadAttention, False),

@@ -42,7 +42,7 @@ class CharTokenizer:
         check_chars(chars)
         self.chars, self.vocab_size = chars, len(chars)
         # an id for every code point there is; -1 if there is no unknown symbol
-        self._id_of = np.full(sys.maxunicode + 1, chars.find(UNKNOWN))
+        self._id_of = np.full(sys.maxunicode + 1, chars.find(UNKNOWN), dtype=np.int64)
         self._id_of[[ord(char) for char in chars]] = np.arange(len(chars))
 
     @classmethod

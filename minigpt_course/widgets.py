@@ -13,6 +13,7 @@ import inspect
 import io
 import os
 import random
+from dataclasses import replace
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -191,7 +192,8 @@ def budget(
     def draw(head_dim=config.embed_dim // config.num_heads, heads=config.num_heads,
              blocks=config.num_blocks, context=config.context_length):
         "A GPT's parameters, part by part, as areas."
-        size = GPTConfig(config.vocab_size, context, head_dim * heads, heads, blocks)
+        size = replace(config, context_length=context, embed_dim=head_dim * heads,
+                       num_heads=heads, num_blocks=blocks)
         ledger = parameter_ledger(size)
         memory = sum(training_memory(size, batch_size).values()) / 1e6
         gigaflop = training_flops(size) * batch_size * context / 1e9
@@ -216,7 +218,7 @@ class LiveCurve:
         self.baselines, self.every, self.handle = baselines, every, None
 
     def __call__(self, model, curve) -> None:
-        if len(curve.rows) % self.every != 1: return
+        if (len(curve.rows) - 1) % self.every: return
         words = f"Learning curve: training and validation loss up to step {len(curve.rows) - 1}."
         still = Still(plot.learning_curve(curve, self.baselines), words)
         if self.handle: self.handle.update(still)

@@ -31,7 +31,7 @@ SHORT = TrainConfig(steps=2, batch_size=2, warmup_steps=0, eval_every=2, checkpo
 def elsewhere(monkeypatch, tmp_path):
     "The built-in corpora are looked for in an empty cache, not in MINIGPT_DATA; the cache folder."
     monkeypatch.delenv("MINIGPT_DATA", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in "NO_PROXY", "no_proxy": monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setattr(corpora, "_cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
@@ -253,7 +253,7 @@ def test_what_makes_no_sense_in_a_training_configuration(field, value, complaint
     ("top_p", 0, "top_p=0 must be above 0 and at most 1"),
     ("top_p", 1.1, "top_p=1.1 must be above 0 and at most 1"),
     ("prompt", "", "the prompt is empty: give at least one character"),
-    ("num_chars", -1, "num_chars=-1 must not be negative"),
+    ("num_chars", -1, "num_chars=-1 must be a whole number of at least 0"),
     ("tokenizer", CharTokenizer("ab"),
      "the tokenizer has 2 characters, the model 24: use the tokenizer"),
 ])

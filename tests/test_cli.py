@@ -38,7 +38,7 @@ def start(*line, code=("-m", "minigpt_course"), **options) -> subprocess.Popen:
 
 def ended(process: subprocess.Popen) -> tuple[int, str, str]:
     "Its exit code and what it said."
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=300)
     return process.returncode, said, complained
 
 
@@ -168,7 +168,7 @@ def test_the_text_is_reproducible_and_the_librarys(trained, called):
 def test_the_characters_come_as_they_are_drawn(trained):
     process = start("generate", trained, "--length", 1_000_000, "--prompt", "To be", "--seed", 5)
     # a command that keeps its text back would run for long
-    watch = threading.Timer(30, process.kill)
+    watch = threading.Timer(120, process.kill)
     watch.start()
     text = "".join(process.stdout.read(1) for _ in range(85))
     watch.cancel()
@@ -261,7 +261,8 @@ def test_a_run_that_diverges_ends_with_4_and_says_what_to_do(tmp_path, called):
     last = complained.strip().splitlines()[-1]
     assert code == 4 and re.fullmatch(
         r"minigpt: training diverged at step \d+, .*; its best model is kept, and minigpt train "
-        rf"--from {tmp_path / 'run'} --learning-rate 10000 begins a new run from it", last)
+        rf"--from {tmp_path / 'run'} --learning-rate 10000 "
+        rf"--run-dir {tmp_path / 'run'}-again begins a new run from it", last)
     assert "at step 0, before any training; that model is in" in said
     assert load(tmp_path / "run") and load(tmp_path / "run" / "model")
     assert called(*line, "--resume")[0] == 4  # bit for bit
@@ -330,7 +331,7 @@ def test_an_error_is_one_line_in_a_process_too(tmp_path):
     ("--temperature", -1, "--temperature -1.0 must be a number of at least 0"),
     ("--top-k", 78, "--top-k 78 must be from 1 to the 77 characters"),
     ("--top-p", 2, "--top-p 2.0 must be above 0"),
-    ("--length", -1, "--length -1 must not be negative"),
+    ("--length", -1, "--length -1 must be a whole number of at least 0"),
     ("--prompt", "", "the prompt is empty"),
 ])
 def test_sampling_that_makes_no_sense(trained, called, option, value, complaint):
@@ -383,7 +384,7 @@ def test_the_version(called):
     (["train", "--context-length", "300000"], "or a smaller --context-length"),
     (["train", "--prompt", ""], "the prompt is empty"),
     (["train", "--from", "pydocs", "--embed-dim", "64"], "leave out --embed-dim"),
-    (["generate", "pydocs", "--length", "-1"], "--length -1 must not be negative"),
+    (["generate", "pydocs", "--length", "-1"], "--length -1 must be a whole number of at least 0"),
     (["generate", "pydocs", "--top-k", "0"], "--top-k 0 must be from 1 to the 77"),
     (["generate", "pydocs", "--num-samples", "0"], "--num-samples 0 must be a whole number"),
     (["generate", "pydocs", "--prompt-file", "missing"], "missing"),
@@ -441,3 +442,19 @@ def test_a_run_goes_on_from_a_models_weights_with_its_characters(called, tmp_pat
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
     code, _, said = called(*first, "--steps", 9, "--resume")
     assert code == 1 and "minigpt train --from" in said
+
+
+def test_a_prompt_file_that_is_not_utf8_is_named(trained, called, tmp_path):
+    (tmp_path / "prompt.txt").write_bytes("Über".encode("latin-1"))
+    code, _, said = called("generate", trained, "--prompt-file", tmp_path / "prompt.txt")
+    assert code == 1 and re.search(r"prompt\.txt is not UTF-8 .*: save it as UTF-8", said)
+
+
+def test_too_large_a_vocabulary_is_refused_before_the_model_is_made(called, tmp_path):
+    line = training(tmp_path / "run")
+    assert "50,000 is the most" in called(*line, "--vocab-size", 100_000_000)[2]
+
+
+def test_a_path_is_not_taken_for_an_option():
+    said = cli.in_words_of_the_command("/home/me/run_dir and runs/seed=3 hold batch_size=3")
+    assert said == "/home/me/run_dir and runs/seed=3 hold --batch-size 3"

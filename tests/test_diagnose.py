@@ -337,6 +337,57 @@ def test_any_module_from_ids_to_logits_is_examined(make):
     assert "inf, first in " in diagnose(model, batch_of()).suspects[0]
 
 
+class Bare(nn.Module):
+    "A table without an embedding layer."
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(0.02 * torch.randn(24, 24))
+
+    def forward(self, idx): return self.table[idx]
+
+
+def test_a_model_without_an_embedding_layer_is_examined():
+    assert not diagnose(Bare(), batch_of()).suspects
+
+
+class PositionsFirst(OtherGPT):
+    "Its first embedding is of the positions, which it calls, or takes the weights of."
+    def __init__(self, called: bool):
+        super().__init__()
+        self.called, wte = called, self.wte
+        del self.wte
+        self.wte = wte  # now behind the other
+
+    def forward(self, idx):
+        T = idx.shape[1]
+        x = self.wte(idx) + (self.wpe(torch.arange(T)) if self.called else self.wpe.weight[:T])
+        for block in self.h: x = block(x, self.mask(T))
+        return self.lm_head(self.ln_f(x))
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_the_embedding_of_the_tokens_is_found_wherever_it_stands(called):
+    torch.manual_seed(0)
+    model = PositionsFirst(called)
+    assert isinstance(next(iter(model.children())), nn.Embedding)
+    report = diagnose(model, batch_of())
+    assert not report.suspects
+    assert "gradient from the future" in [each.what for each in report.findings]
+
+
+def test_a_frozen_model_and_one_of_zeros_are_examined():
+    assert quiet(diagnose(small_gpt().requires_grad_(False), batch_of()))
+    table = Bare()
+    nn.init.zeros_(table.table)
+    assert not diagnose(table, batch_of()).suspects
+
+
+def test_a_validation_set_shorter_than_a_sequence_is_read():
+    ids = torch.arange(400) % 24
+    report = diagnose(small_gpt(), batch_of(), texts=(ids, ids[:9]))
+    assert any("validation" in each.what for each in report.findings)
+
+
 class Leaking(OtherGPT):
     def mask(self, T): return torch.full((T, T), -math.inf).triu(2)
 

@@ -493,11 +493,12 @@ def test_a_large_layer_of_eight_bits_reads_a_byte_a_weight(monkeypatch, bias):
     assert seen == [torch.int8] and for_one_row(layer)(row).dtype == torch.float32
 
 
-@pytest.mark.parametrize("change", ["a small layer", "float64"])
-def test_the_other_layers_keep_the_exact_product(monkeypatch, change):
+@pytest.mark.parametrize("change, columns", [
+    ("a small layer", 512), ("float64", 1024), ("columns that fill no vector", 1025)])
+def test_the_other_layers_keep_the_exact_product(monkeypatch, change, columns):
     monkeypatch.delattr(torch, "_weight_int8pack_mm")
     torch.manual_seed(0)
-    layer = nn.Linear(512 if change == "a small layer" else 1024, MANY // 1024)
+    layer = nn.Linear(columns, MANY // 1024)
     layer.weight.data = dequantize_rows(*quantize_rows(layer.weight.detach()))
     if change == "float64": layer.double()
     row = torch.randn(1, 1, layer.in_features, dtype=layer.weight.dtype)

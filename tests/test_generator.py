@@ -2,6 +2,7 @@
 nothing for anything else."""
 import math
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -75,8 +76,10 @@ def test_a_thread_that_draws_all_the_time_changes_nothing(compute, optimizer):
     alone = curve_of(config=config, compute=compute)
     model = small_gpt(dropout=0.3)  # before the others begin: its weights are drawn globally
     with somebody_draws() as drawn:
-        disturbed = curve_of(model, config, compute=compute)
-        assert drawn[0] > CONFIG.steps
+        def wait_for_a_draw(model, curve):
+            before = drawn[0]
+            while drawn[0] == before: time.sleep(0.001)
+        disturbed = curve_of(model, config, compute=compute, on_step=wait_for_a_draw)
     assert disturbed.same_as(alone)
 
 

@@ -71,7 +71,7 @@ class Lab:
     def open(self, browser):
         "The notebook in a new tab, its kernel ready."
         tab = browser.new_page(viewport={"width": 1200, "height": 3000})
-        tab.set_default_timeout(40_000)
+        tab.set_default_timeout(180_000)
         tab.goto(f"{self.url}/lab/tree/controls.ipynb?token=secret&reset")
         tab.wait_for_selector(".jp-Cell")
         tab.evaluate(READY)
@@ -146,6 +146,7 @@ def test_controls_move_and_a_saved_notebook_shows_them_on_the_next_day(lab, brow
     redraws(tab, SAMPLING, click_on_temperature)
     colors = answer(tab)
     assert colors.keys() == {"✗", "✓"} and len(set(colors.values())) == 2
+    tab.locator(".minigpt-still", has_text="✓ Right").wait_for(state="attached")
 
     kept = tab.evaluate(KEPT)
     tab.evaluate("() => jupyterapp.commands.execute('docmanager:save').then(() => true)")

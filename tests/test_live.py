@@ -68,6 +68,7 @@ def opened(browser, tmp_path):
         tab.goto(page.as_uri())
         tab.wait_for_function(
             "count => document.querySelectorAll('[data-ready]').length === count", arg=len(names))
+        frames(tab)  # some draw first in a frame of their own
         return tab
 
     yield open_controls

@@ -1,6 +1,5 @@
 """The number format of a run: tried where nobody knows it, said once, remembered, and the same for
 training, Muon's products and validation. What a machine would choose decides no test."""
-import time
 
 import pytest
 import torch
@@ -59,9 +58,12 @@ def test_a_wide_model_is_tried_at_its_own_width_and_batch(monkeypatch):
 
 @pytest.mark.parametrize("fast, slow", [("float32", "bfloat16"), ("bfloat16", "float32")])
 def test_the_faster_is_found_by_trying_and_said_once(monkeypatch, capsys, fast, slow):
+    clock = [0.0]
     def wait(embed_dim, rows):
-        return lambda precision: time.sleep(0.03 if precision == PRECISIONS[slow] else 0.01)
+        def one_pass(precision): clock[0] += 0.03 if precision == PRECISIONS[slow] else 0.01
+        return one_pass
     monkeypatch.setattr(devices, "feed_forward_pass", wait)
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: clock[0])
     faster_precision.cache_clear()
     try: assert [faster_precision(384, 64) for _ in range(2)] == [fast] * 2
     finally: faster_precision.cache_clear()

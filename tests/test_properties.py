@@ -134,7 +134,7 @@ def do_train(tmp_path) -> None:
 def do_diagnose(tmp_path) -> None:
     model, (train_ids, validation_ids) = small_gpt(), SEALED.encode(SEALED.fit_tokenizer(24))
     batch = get_batch(train_ids, 4, 16)
-    assert diagnose(model, batch, small_gpt(), make_optimizer(model, BRIEF))
+    assert diagnose(model, batch, small_gpt(), make_optimizer(model, BRIEF)).findings
     evaluate(model, validation_ids, 16)
 
 

@@ -124,7 +124,7 @@ def start(folder: Path, job: str = "go_on") -> subprocess.Popen:
 
 def end(process: subprocess.Popen) -> tuple[str, str]:
     "What was said until the last process of a run has gone: until then its output stays open."
-    try: return process.communicate(timeout=60)
+    try: return process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         kill_all(process)
         raise

@@ -266,6 +266,21 @@ def test_notes_survive(tmp_path, model, tokenizer, bits):
     assert read_about(tmp_path / "minigpt.json", saved.FORMAT, saved.KINDS)["notes"] == {}
 
 
+def test_notes_are_kept_as_json_keeps_them(tmp_path, model, tokenizer):
+    save(model, tokenizer, tmp_path, notes={"losses": {300: 1.9, 1200: 1.5}})
+    about = read_about(tmp_path / "minigpt.json", saved.FORMAT, saved.KINDS)
+    assert about["notes"] == {"losses": {"300": 1.9, "1200": 1.5}} and load(tmp_path)
+
+
+@pytest.mark.parametrize("bad, said", [
+    ({"notes": {"loss": torch.ones(1)}}, "notes must hold what JSON can"),
+    ({"bits": 8.0}, "bits=8.0 cannot be had"),
+])
+def test_what_cannot_be_read_again_is_not_written(tmp_path, model, tokenizer, bad, said):
+    with pytest.raises(ValueError, match=said): save(model, tokenizer, tmp_path, **bad)
+    assert not any(tmp_path.iterdir())
+
+
 # models that come with the library
 
 
@@ -611,6 +626,13 @@ def test_the_model_card_says_what_it_is(tmp_path, transformers, tokenizer):
     to_transformers(small_gpt(embed_dim=32), tokenizer, tmp_path, {"validation loss": 1.234})
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| validation loss | 1.234 |" in card and "pipeline_tag: text-generation" in card
+
+
+def test_an_export_does_not_replace_the_readme_of_another(tmp_path, transformers, tokenizer):
+    (tmp_path / "README.md").write_text("my project")
+    with pytest.raises(ValueError, match="is not from here and would be lost"):
+        to_transformers(small_gpt(embed_dim=32), tokenizer, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["my project"]
 
 
 def change_json(path: Path, change):

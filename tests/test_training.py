@@ -134,3 +134,15 @@ def test_every_target_counts_once_those_of_the_last_short_window_too(length):
                               ids[start + 1 : start + T + 1], reduction="sum").item()
               for start in range(0, length - 1, T)]
     assert evaluate(model, ids, T, batch_size=2) == pytest.approx(sum(losses) / (length - 1))
+
+
+def test_weights_that_the_optimizer_leaves_alone_pile_nothing_up():
+    "Nor do their gradients count in the norm by which the others' are clipped."
+    model, corpus = small_gpt(), small_corpus()
+    def head_only(model, config): return torch.optim.SGD(model.lm_head.parameters(), 0.0)
+    config = TrainConfig(steps=3, batch_size=4, warmup_steps=0, eval_every=3, grad_clip=1e9)
+    torch.manual_seed(0)
+    curve = train(model, corpus, config, tokenizer=corpus.fit_tokenizer(24), optimizer=head_only)
+    norms = [norm for norm in curve.column("gradient_norm") if norm is not None]
+    own = torch.stack([weight.grad.norm() for weight in model.lm_head.parameters()]).norm().item()
+    assert norms[-1] == pytest.approx(own) and max(norms) < 2 * min(norms)

@@ -36,7 +36,7 @@ WRONG = {
          'return "".join(part.decode() if len(part) > 1 else chr(part[0]) for part in parts)'),
         ("stops at half a character", "errors=\"replace\"", ""),
         ("drops what it cannot read", "replace", "ignore"),
-        ("spells every character in bytes", "[chars.index(char)] if char in chars else ", ""),
+        ("spells every character in bytes", "[chars.index(char)] if known else ", ""),
         ("takes byte 0 for a character", "if i < len(chars)", "if i <= len(chars)"),
         ("knows one vocabulary", "bytes([i - len(chars)])", "bytes([i - 4])"),
         ("throws a whole run away for one bad byte",
@@ -259,6 +259,8 @@ WRONG = {
         ("forgets to divide at the end", "answer / total", "answer"),
         ("forgets to divide the scores", " / len(query) ** 0.5", ""),
         ("collects the tiles first", "in tiles:", "in list(tiles):"),
+        ("copies the tiles together", "in tiles:", "in [[torch.cat(each) for each in zip(*("
+         "(k.clone(), v.clone()) for k, v in tiles))]]:"),
         ("keeps the first tile's maximum", "torch.maximum(highest, scores.max())",
          "scores.max() if highest == -torch.inf else highest"),
         ("takes the present tile's maximum", "torch.maximum(highest, scores.max())",
@@ -549,8 +551,8 @@ WRONG = {
         ("adds probabilities", "score + gain", "score + math.exp(gain)"),
         ("goes on greedily after the first step",
          "    for _ in range(num_chars):\n"
-         "        longer = [(score + gain, ids + [i]) for score, ids in beams for i, gain in"
-         " enumerate(log_probs_after(ids).tolist())]\n"
+         "        longer = [(score + gain, ids + [i]) for score, ids in beams\n"
+         "                  for i, gain in enumerate(log_probs_after(ids).tolist())]\n"
          "        beams = sorted(longer, reverse=True)[:width]",
          "    for step in range(num_chars):\n"
          "        longer = [sorted(((score + gain, ids + [i]) for i, gain in"
@@ -1164,14 +1166,14 @@ WRONG = {
         ("gives the last position only", "self.lm_head(self.norm(self.blocks(self.dropout(x))))",
          "self.lm_head(self.norm(self.blocks(self.dropout(x))))[:, -1]"),
         ("one block many times",
-         "nn.Sequential(*(GPTDecoderBlock(C, config.num_heads, config.dropout) for _ in"
+         "nn.Sequential(*(GPTDecoderBlock(*sizes) for _ in"
          " range(config.num_blocks)))",
-         "nn.Sequential(*[GPTDecoderBlock(C, config.num_heads, config.dropout)] *"
+         "nn.Sequential(*[GPTDecoderBlock(*sizes)] *"
          " config.num_blocks)"),
         ("a Python list",
-         "nn.Sequential(*(GPTDecoderBlock(C, config.num_heads, config.dropout) for _ in"
+         "nn.Sequential(*(GPTDecoderBlock(*sizes) for _ in"
          " range(config.num_blocks)))",
-         "list(nn.Sequential(*(GPTDecoderBlock(C, config.num_heads, config.dropout) for _ in"
+         "list(nn.Sequential(*(GPTDecoderBlock(*sizes) for _ in"
          " range(config.num_blocks))))"),
         ("PyTorch's first weights in lm_head", "nn.init.normal_(self.lm_head.weight, std=1 / C)",
          "pass"),
@@ -1185,10 +1187,11 @@ WRONG = {
          "nn.init.zeros_(self.lm_head.bias)\n"
          "        self.token_embedding.weight = self.lm_head.weight"),
         ("no dropout behind the tables", "self.dropout(x)", "x"),
-        ("no dropout in the blocks", "config.num_heads, config.dropout)", "config.num_heads)"),
+        ("no dropout in the blocks", ", config.num_heads, config.dropout\n",
+         ", config.num_heads\n"),
         ("dropout in evaluation", "self.dropout(x)", "nn.functional.dropout(x)"),
         ("detaches the tables", "self.dropout(x)", "self.dropout(x).detach()"),
-        ("all heads in one", "Block(C, config.num_heads", "Block(C, 1"),
+        ("all heads in one", "sizes = C, config.num_heads", "sizes = C, 1"),
         ("does not keep the configuration", "self.config, C = config, config.embed_dim",
          "C = config.embed_dim"),
         ("scales the embedding", "self.token_embedding(idx) +",
@@ -1204,7 +1207,7 @@ WRONG = {
          " idx.shape[1]]\n"
          "        return self.lm_head(self.norm(self.blocks(x)))"),
         ("PyTorch's own share", "nn.Dropout(config.dropout)", "nn.Dropout()"),
-        ("a share of its own in the blocks", "config.num_heads, config.dropout)",
-         "config.num_heads, 0.1)"),
+        ("a share of its own in the blocks", ", config.num_heads, config.dropout\n",
+         ", config.num_heads, 0.1\n"),
     ],
 }

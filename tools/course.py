@@ -118,7 +118,7 @@ def run(picks: list[str], store: bool) -> None:
     "Run the chosen notebooks in order; what they leave behind lies in _course/runs."
     if not picks: shutil.rmtree(COURSE, ignore_errors=True)
     for path in chosen(picks):
-        if not path.stem[0].isdigit() and not store: continue
+        if not picks and not path.stem[0].isdigit() and not store: continue
         if store and path.stem not in THREADS: one_thread()  # the same on every machine
         else: os.environ.pop("OMP_NUM_THREADS", None)
         inside = path.parent.relative_to(NBS)
@@ -149,10 +149,13 @@ def alone(path: Path) -> str:
     folder = ALONE / path.stem if path.parent.name == "appendix" else ROOT / f"_alone-{path.stem}"
     shutil.rmtree(folder, ignore_errors=True)
     if path.stem not in MEASURE: one_thread()
-    try: execute(path, folder, times=2 if path.stem in TWICE else 1)
-    except Failed as failed: return str(failed)
-    finally: shutil.rmtree(folder, ignore_errors=True)
-    return ""
+    for last in False, True:
+        try: execute(path, folder, times=2 if path.stem in TWICE else 1)
+        except Failed as failed: return str(failed)
+        except RuntimeError:  # a port was taken between its choice and the kernel's start
+            if last: raise
+        else: return ""
+        finally: shutil.rmtree(folder, ignore_errors=True)
 
 
 def test(picks: list[str]) -> None:

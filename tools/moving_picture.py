@@ -105,8 +105,9 @@ def frame_of(frames: list[dict], i: int) -> str:
         start = f'<tspan class="prompt">{PROMPT}</tspan>' if row == 0 else ""
         rest = html.escape(line[len(PROMPT) :] if row == 0 else line)
         rows.append(f'<text x="24" y="{122 + 27 * row}" xml:space="preserve">{start}{rest}</text>')
+    choices = math.exp(frame["loss"])
     said = (f'after {frame["step"]:,} steps: loss {frame["loss"]:.2f}, as unsure as if it chose '
-            f'among {math.exp(frame["loss"]):.0f} characters')
+            f'among {choices:.{0 if choices > 10 else 1}f} characters')
     last = " last" if i == len(frames) - 1 else ""
     return (f'<g class="frame{last}" style="animation-delay: {i * SECONDS:.1f}s">'
             f'<text class="quiet" x="24" y="88">{said}</text>{"".join(rows)}'

@@ -8,7 +8,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = shutil.ignore_patterns(".*", "_course", "_alone*", "_reference", "_site", "*.egg-info")
+LEFT_OUT = shutil.ignore_patterns(
+    ".*", "__pycache__", "_course", "_alone*", "_reference", "_site", "*.egg-info")
 USE = '''
 import importlib.util
 import pathlib

@@ -105,8 +105,8 @@ def odds_at_the_edge(near_start, unseen) -> None:
     slips = {
         0: "once on average is not once each",
         1 - (9_800 / 9_900) ** 100: "that is the probability of being seen; the other one is asked",
-        9_800 / 9_900: "that is for one window and not for 100, or for 100 sequences of which one "
-        "holds the place and not `middle`",
+        9_800 / 9_900: "that is one sequence's probability, and there are 100 (or you "
+        "took 1 for `middle`)",
     }
     say("unseen", unseen, 0.3623, slips,
         "multiply the probability that one sequence misses the place, once for each", 0.005)

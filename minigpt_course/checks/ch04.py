@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['check_attention_cost', 'costs_of_another_size', 'looking_cost', 'named', 'check_merge_unmerge', 'taken_apart',
            'check_einsum_heads', 'like_single_heads', 'heads_stay_apart', 'check_grouped_attention', 'each_query_head',
-           'overwritten_tiles', 'check_attend_in_tiles', 'far_scores', 'one_tile_and_two']
+           'overwritten_tiles', 'Largest', 'check_attend_in_tiles', 'far_scores', 'one_tile_and_two']
 
 # %% ../../nbs/appendix/checks_04.ipynb #c04-003
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..multihead import MultiHeadAttention
 from .common import Wrong, ask, checker, expect, same
@@ -213,6 +214,16 @@ def overwritten_tiles(
         yield buffer[:, : len(pair[0])].copy_(torch.stack(pair)).unbind()
         buffer.fill_(torch.nan)
 
+
+class Largest(TorchDispatchMode):
+    "How many numbers the largest tensor has that is made meanwhile."
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor): self.numbers = max(self.numbers, made.numel())
+        return made
+
 # %% ../../nbs/appendix/checks_04.ipynb #c04-019
 @checker
 def check_attend_in_tiles(attend_in_tiles):
@@ -232,6 +243,10 @@ def check_attend_in_tiles(attend_in_tiles):
     for size in 1, 2, 3:
         same(ask(attend_in_tiles, query, overwritten_tiles(key, value, size)), wanted(key), words)
     far_scores(key, query, attend_in_tiles, value, wanted)
+    past = torch.randn(2, 64, 4)
+    with Largest() as largest: ask(attend_in_tiles, query, overwritten_tiles(*past, 2))
+    expect(largest.numbers <= 16, "tiles of 2 positions, and your code makes a tensor of "
+           f"{largest.numbers} numbers: keep sums, not the tiles or their scores")
     return ("A maximum, a sum and one vector replace the table: so a fused kernel attends to any "
             "length in fixed memory.")
 

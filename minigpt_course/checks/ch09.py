@@ -30,6 +30,9 @@ class KeysForValues(MultiHeadAttention):
         return self.merge_heads(F.scaled_dot_product_attention(query, key, key, is_causal=True))
 
 
+KeysForValues.__name__ = "MultiHeadAttention"  # or printing it would tell
+
+
 def unknown_layer(embed_dim: int = 64, num_heads: int = 4, seed: int = 0) -> MultiHeadAttention:
     "The layer of exercise 1, in evaluation mode."
     torch.manual_seed(seed)
@@ -42,7 +45,9 @@ def check_unknown_layer(as_it_computes):
     torch.manual_seed(1)
     for sizes in (64, 4), (12, 3):
         layer, x = unknown_layer(*sizes, seed=1), torch.randn(2, 9, sizes[0])
-        with torch.no_grad(): wanted, mine = layer(x), ask(as_it_computes, layer, x.clone())
+        plain = MultiHeadAttention(*sizes).eval()
+        plain.load_state_dict(layer.state_dict())
+        with torch.no_grad(): wanted, mine = layer(x), ask(as_it_computes, plain, x.clone())
         expect(isinstance(mine, torch.Tensor) and mine.shape == wanted.shape,
                f"for x of the shape {tuple(x.shape)} the layer gives {tuple(wanted.shape)}, and "
                f"you give {tuple(getattr(mine, 'shape', ()))}: merge the heads at the end")

@@ -41,7 +41,7 @@ def check_intensities(answer):
         same(mine, right, f"({name}) should not be {mine}: count two operations for each number "
              "that is read and each query or row that uses it, and divide by the bytes that are "
              "read", f"({name})", 1e-3)
-    return ("Sixteen texts make sixteen times as much of a matrix and no more of the cache: in a "
+    return ("Sixteen texts use each number of a matrix sixteen times, of their caches once: in a "
             "long text the cache is what a model waits for.")
 
 # %% ../../nbs/appendix/checks_10.ipynb #c10-006

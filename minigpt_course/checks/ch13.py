@@ -31,7 +31,7 @@ def check_split_c_attn(split_c_attn):
            "and a bias: the tensors, not layers")
     each_layer(outputs, mine, x)
     return ("Three layers that compute what GPT-2's one layer computes: you can carry any weights "
-            "between two habits.")
+            "between two conventions.")
 
 # %% ../../nbs/appendix/checks_13.ipynb #c13-005
 def each_layer(outputs, mine, x) -> None:
@@ -211,7 +211,7 @@ def check_header_shapes(header_shapes):
         expect(not said.startswith(("Expecting", "Unterminated", "Extra data")),
                f"{what} stopped in the JSON reader ({said}): compare the header's length with the "
                "file's before you read it")
-    return ("No length is believed any more: what is cut off, made longer or wrongly labelled is "
+    return ("What is cut off, made longer or wrongly labelled is "
             "refused before a number is read.")
 
 # %% ../../nbs/appendix/checks_13.ipynb #c13-017

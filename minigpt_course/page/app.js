@@ -3,8 +3,8 @@
 const $ = id => document.getElementById(id)
 const model = JSON.parse($("model").textContent), chars = [...model.chars]
 const visible = char => ({" ": "␣", "\n": "⏎", "\t": "⇥"})[char] ?? char
-const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)").matches
 let state = {text: "", nll: [], position: -1}, head = 0, writing = false
+let turn = 0 // of what was typed or pressed: an answer to what came before it is too late
 
 function bytesOf(base64) {
   const text = atob(base64), bytes = new Uint8Array(text.length)
@@ -23,8 +23,9 @@ const settings = () => ({
   temperature: +$("temperature").value, topP: +$("top-p").value,
   topK: whole("top-k"),
 })
-const ask = message => worker.postMessage({settings: settings(), ...message})
+const ask = message => worker.postMessage({settings: settings(), turn, ...message})
 
+const ranked = shares => [...shares.keys()].sort((a, b) => shares[b] - shares[a])
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`
 
 // A list's elements, as many as are wanted; those that are there stay, and keep the focus.
@@ -56,7 +57,6 @@ function drawPaper() {
   $("sight").textContent = state.start > 0 ? `Grey: out of the model's sight. It sees at most `
     + `${model.config.context_length} characters; when they are full it starts over with the last `
     + "quarter, so that it need not read all of them anew for each character." : ""
-  if (state.grown) paper.scrollTop = paper.scrollHeight
 }
 
 function drawAbout() {
@@ -72,9 +72,7 @@ function drawAbout() {
 }
 
 function drawNext() {
-  const likeliest = state.probabilities
-    ? [...state.probabilities.keys()].sort((a, b) => state.probabilities[b] - state.probabilities[a])
-    : []
+  const likeliest = ranked(state.probabilities ?? [])
   const shown = likeliest.slice(0, 12).filter(id => state.probabilities[id] >= 0.0005)
   const others = shown.reduce((rest, id) => rest - state.probabilities[id], 1)
   $("others").textContent = likeliest.length
@@ -127,8 +125,7 @@ function drawLens() {
   const rows = (state.lens ?? []).map((probabilities, depth) => {
     const row = document.createElement("tr"), name = row.appendChild(document.createElement("th"))
     name.textContent = depth ? `after block ${depth - 1}` : "before block 0"
-    const best = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a])
-    for (const id of best.slice(0, 5)) {
+    for (const id of ranked(probabilities).slice(0, 5)) {
       const cell = row.appendChild(document.createElement("td"))
       cell.textContent = visible(chars[id])
       cell.style.setProperty("--strength", probabilities[id].toFixed(3))
@@ -148,6 +145,7 @@ function draw() {
 }
 
 worker.onmessage = ({data}) => {
+  if (data.turn < turn) return
   state = data
   writing = Boolean(data.writing)
   $("write").textContent = writing ? "Stop" : "Write"
@@ -158,6 +156,7 @@ worker.onmessage = ({data}) => {
   }
   document.documentElement.dataset.ready = "true"
   draw()
+  if (data.grown) $("paper").scrollTop = $("paper").scrollHeight
 }
 worker.onerror = event => { $("note").textContent = `The model stopped: ${event.message}` }
 
@@ -165,10 +164,12 @@ $("prompt").oninput = () => {
   const unknown = [...$("prompt").value].find(char => !chars.includes(char))
   const read = chars.includes("\ufffd") ? "read as �" : "left out"
   $("note").textContent = unknown ? `“${unknown}” is not in the model's vocabulary and is ${read}.` : ""
+  turn++
   ask({text: $("prompt").value})
 }
 $("write").onclick = () => {
   $("note").textContent = ""
+  turn++
   ask(writing ? {stop: true} : {write: whole("count"), seed: Math.round(+$("seed").value) || 0})
   writing = !writing // at once: a second click stops what the first began
 }

@@ -1,15 +1,15 @@
 // The worker's side of the page: messages in, messages out.
 "use strict"
-let writer = null, settings = null, look = null, block = 0, run = 0, busy = false
+let writer = null, settings = null, look = null, block = 0, run = 0, busy = false, turn = 0
 
 function show(more = {}) {
   const maps = more.writing ? [] : writer.maps(block) // large: not while it writes
-  postMessage({...writer.state(settings, look), maps, length: writer.model.length, ...more})
+  postMessage({...writer.state(settings, look), maps, length: writer.model.length, turn, ...more})
 }
 
 async function write(count, seed) {
   const mine = ++run, random = seeded(seed), began = performance.now()
-  if (!writer.ids.length) writer.append(writer.idOf("\n") >= 0 ? writer.idOf("\n") : 0)
+  if (!writer.ids.length) writer.append(Math.max(0, writer.idOf("\n")))
   let shown = began, written = 0
   look = null
   busy = true
@@ -27,6 +27,7 @@ async function write(count, seed) {
 }
 
 onmessage = ({data}) => {
+  turn = data.turn
   if (data.settings) settings = data.settings
   if (data.look !== undefined) look = data.look
   if (data.block !== undefined) block = data.block

@@ -18,7 +18,10 @@ class Writer {
     Object.assign(this, {ids: [], nll: [], seen: [], logits: null})
   }
 
-  idOf(char) { return Math.max(this.chars.indexOf(char), this.unknown) } // -1 where there is none
+  idOf(char) { // -1 where there is none
+    const id = this.chars.indexOf(char)
+    return id < 0 ? this.unknown : id
+  }
 
   // Another text; what it has in common with the present one is not fed again.
   begin(text) {

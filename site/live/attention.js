@@ -85,7 +85,7 @@
     letters.onclick = event => { if (under(event) >= 0) choose(under(event)) }
     letters.onkeydown = event => {
       const by = {ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity}[event.key]
-      if (by === undefined) return
+      if (by === undefined || !letters.children.length) return
       event.preventDefault()
       const chosen = letters.querySelector(".chosen")
       const to = [...letters.children].indexOf(chosen) + by

@@ -100,7 +100,10 @@
       if (open) asked = requestAnimationFrame(slice)
       else done()
     }
-    return () => cancelAnimationFrame(asked)
+    return () => {
+      cancelAnimationFrame(asked)
+      places.forEach((place, i) => place.replaceChildren(written[i] ?? ""))
+    }
   }
 
   const cutsOf = ({topK, topP}, seed) => `top-k ${topK}, top-p ${topP}, seed ${seed}`
