@@ -28,7 +28,7 @@ MOST = {
     "09": (1575, 220),
     "10": (1500, 220),
     "11": (1400, 233),
-    "12": (1640, 241),
+    "12": (1645, 241),
     "13": (900, 220),
 }
 # what the course does not say, since the field has a word of its own
