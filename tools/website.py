@@ -35,6 +35,8 @@ PROJECT = {  # file: its page
     "CONTRIBUTING.md": "project/contributing.md", "CHANGELOG.md": "project/changelog.md",
     "kaggle/README.md": "project/kaggle.md", "benchmarks/README.md": "project/benchmarks.md",
     "tests/mutations.md": "project/mutations.md",
+    "minigpt_course/weights/shakespeare/README.md": "project/shakespeare.md",
+    "minigpt_course/weights/pydocs/README.md": "project/pydocs.md",
 }
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?\)")
 ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| \[\d\d\]\((\w+)\.ipynb\) \|$", re.MULTILINE)
