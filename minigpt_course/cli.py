@@ -240,8 +240,7 @@ def generate(
     settings = prompt, length, temperature, top_k, top_p
     check_sampling(model, tokenizer, *settings)  # before anything is printed
     if unknown := "".join(sorted(set(prompt) - set(tokenizer.chars))):
-        typer.echo(f"the model does not know {unknown!r} and reads '�' instead",
-                   err=True)
+        typer.echo(f"the model does not know {unknown!r} and reads '�' instead", err=True)
     for number in range(num_samples):
         if num_samples > 1: print(f"--- sample {number + 1} of {num_samples}")
         print(prompt, end="", flush=True)

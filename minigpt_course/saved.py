@@ -142,13 +142,13 @@ def read_weights(
     try: weights = from_bytes(content)
     except SafetensorError as error:
         raise ValueError(f"{path} does not hold weights ({error}): copy it again") from None
-    if about.get("bits"):
-        try: shapes = unpacked({name: weight.to("meta") for name, weight in weights.items()})
-        except RuntimeError: raise ValueError(f"{path}: a scale does not fit its matrix") from None
-        check_shapes(shapes, config, path)  # before anything grows
-        weights = unpacked(weights)
-    check_shapes(weights, config, path)
-    return weights
+    if not about.get("bits"):
+        check_shapes(weights, config, path)
+        return weights
+    try: shapes = unpacked({name: weight.to("meta") for name, weight in weights.items()})
+    except RuntimeError: raise ValueError(f"{path}: a scale does not fit its matrix") from None
+    check_shapes(shapes, config, path)  # before anything grows
+    return unpacked(weights)
 
 # %% ../nbs/appendix/saved.ipynb #saved-011
 def read_run(

@@ -80,6 +80,7 @@ def test_a_thread_that_draws_all_the_time_changes_nothing(compute, optimizer):
             before = drawn[0]
             while drawn[0] == before: time.sleep(0.001)
         disturbed = curve_of(model, config, compute=compute, on_step=wait_for_a_draw)
+        assert drawn[0] > CONFIG.steps
     assert disturbed.same_as(alone)
 
 

@@ -35,9 +35,8 @@ PROJECT = {  # file: its page
     "CONTRIBUTING.md": "project/contributing.md", "CHANGELOG.md": "project/changelog.md",
     "kaggle/README.md": "project/kaggle.md", "benchmarks/README.md": "project/benchmarks.md",
     "tests/mutations.md": "project/mutations.md",
-    "minigpt_course/weights/shakespeare/README.md": "project/shakespeare.md",
-    "minigpt_course/weights/pydocs/README.md": "project/pydocs.md",
-}
+} | {card.relative_to(ROOT).as_posix(): f"project/{card.parent.name}.md"  # published models' cards
+     for card in sorted((ROOT / "minigpt_course" / "weights").glob("*/README.md"))}
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?\)")
 ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| \[\d\d\]\((\w+)\.ipynb\) \|$", re.MULTILINE)
 POLICY = ("default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline'; "
