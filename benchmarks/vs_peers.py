@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from minigpt_course.devices import Compute, name_of, native_precision
+from minigpt_course.devices import Compute, cpu_name, name_of, native_precision
+from minigpt_course.fast import dequantize_rows, quantize_rows
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig, training_flops
 from minigpt_course.optimizers import make_optimizer
@@ -44,9 +45,8 @@ OURS = {  # in training: column to what is chosen
     "ours, by window": {"precision": "float32", "threads": torch.get_num_threads()},
     "ours, native format": {"precision": "auto"},
 }
-COLUMNS = "nanoGPT, bfloat16", "transformers", *OURS
+COLUMNS = "nanoGPT, bfloat16", "transformers", *OURS, "ours, 8 bits"
 LENGTH = 512  # characters to generate
-FLAGS = "amx_bf16", "avx512_bf16", "avx512f", "avx2"  # of a CPU, that a product may use
 
 
 def nanogpt(size: GPTConfig) -> nn.Module:
@@ -119,8 +119,12 @@ def generation(size: GPTConfig) -> dict[str, Callable]:
     def their_text():
         theirs.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=LENGTH,
                         do_sample=True, top_k=0, use_cache=True)
-    def our_text(): generate(ours, tokenizer, "a", LENGTH, seed=0)
-    return {"nanoGPT": nano_text, "transformers": their_text, "ours": our_text}
+    def text_of(model): generate(model, tokenizer, "a", LENGTH, seed=0)
+    eight = GPT(size).eval()  # as a published model is
+    for weight in eight.parameters():
+        if weight.dim() == 2: weight.data = dequantize_rows(*quantize_rows(weight.data))
+    return {"nanoGPT": nano_text, "transformers": their_text, "ours": lambda: text_of(ours),
+            "ours, 8 bits": lambda: text_of(eight)}
 
 
 def native_format(name: str) -> torch.dtype:
@@ -170,16 +174,6 @@ def table(figures: dict) -> str:
                       f"{', '.join(figures['formats'])}. Medians of turns; {figures['machine']}."])
 
 
-def cpu() -> str:
-    "The name of this machine's CPU, and the instructions of it that count here."
-    about = Path("/proc/cpuinfo")
-    if not about.is_file(): return platform.processor() or platform.machine()
-    found = dict(line.split(":", 1) for line in about.read_text().splitlines() if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in found.items()}
-    flags = [flag for flag in FLAGS if flag in fields.get("flags", "").split()]
-    return f"{fields.get('model name', platform.machine())} ({', '.join(flags) or 'no AVX2'})"
-
-
 def main() -> None:
     "See the module's own words."
     parser = argparse.ArgumentParser(
@@ -196,7 +190,7 @@ def main() -> None:
     sys.path.insert(0, str(options.nanogpt))
     seconds = {}
     for name in SIZES: seconds |= measure(name, options.rounds)
-    machine = (f"{cpu()}, {torch.get_num_threads()} threads, "
+    machine = (f"{cpu_name()}, {torch.get_num_threads()} threads, "
                f"torch {torch.__version__}, Python {platform.python_version()}")
     formats = [name_of(native_format(name)) for name in SIZES]
     figures = {"seconds": seconds, "formats": formats, "machine": machine}

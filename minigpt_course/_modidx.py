@@ -702,6 +702,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'minigpt_course.devices.by_kind': ('appendix/devices.html#by_kind', 'minigpt_course/devices.py'),
                                         'minigpt_course.devices.choose_device': ( 'appendix/devices.html#choose_device',
                                                                                   'minigpt_course/devices.py'),
+                                        'minigpt_course.devices.cpu_name': ('appendix/devices.html#cpu_name', 'minigpt_course/devices.py'),
                                         'minigpt_course.devices.draws_globally': ( 'appendix/devices.html#draws_globally',
                                                                                    'minigpt_course/devices.py'),
                                         'minigpt_course.devices.end_with_parent': ( 'appendix/devices.html#end_with_parent',

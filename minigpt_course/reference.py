@@ -89,7 +89,7 @@ def judge(
     last_step: int | None = None,  # the last that the run has made; None: its last validation's
 ) -> str:
     """In words: whether a run lies in the reference band, and if not, where it leaves it. Of five
-    validations or more one may lie outside by chance."""
+    validations or more one may lie outside by chance, but not be missing or nan."""
     losses = compared(validation, band, last_step)
     if not losses:
         return "no validation of this run is at a step of the reference: it cannot be judged"
@@ -97,7 +97,7 @@ def judge(
                if not band[step].low <= loss <= band[step].high]
     if not outside: return f"inside the reference band at all {len(losses)} validations"
     step, places = outside[0], f"{len(outside)} of {len(losses)} validations"
-    if len(outside) == 1 and len(losses) >= 5:
+    if len(outside) == 1 and len(losses) >= 5 and not math.isnan(losses[step]):
         return (f"inside the reference band: outside at {places}, at step {step}, "
                 "which happens by chance")
     low, high = band[step]

@@ -321,7 +321,8 @@ class Run:
         self.optimizer = make_optimizer(model, config, optimizer)
         self.train_ids, self.validation_ids = (
             near(ids, self.stepper.device) for ids in corpus.encode(tokenizer))
-        self.validates_in = None  # a number format, once it is known
+        # a number format and its loss's difference from float32's, once they are known
+        self.validates_in = self.rounding = None
         self.curve, self.step, self.best = LearningCurve(), 0, {}
         self.folder, self.identity, self.is_kept = None, {}, False  # is_kept: run.json is written
         self.context_length, self.generator = model.config.context_length, torch.Generator()
@@ -375,10 +376,11 @@ def validation_loss(run: Run) -> float:
     if own == torch.float32 or run.validates_in or run.step == 0:  # before it no two differ much
         return loss(PRECISIONS[run.validates_in or "float32"])
     exact, rough = loss(torch.float32), loss(own)
-    run.validates_in = name_of(own) if abs(rough - exact) < 1e-3 else "float32"
+    run.rounding = abs(rough - exact)
+    run.validates_in = name_of(own) if run.rounding < 1e-3 else "float32"
     if rank() == 0:
         tqdm.write(f"validation: in {run.validates_in}; the loss in {name_of(own)} is "
-                   f"{abs(rough - exact):.5f} from that in float32")
+                   f"{run.rounding:.5f} from that in float32")
     return exact if run.validates_in == "float32" else rough
 
 # %% ../nbs/appendix/runs.ipynb #runs-025
@@ -415,7 +417,7 @@ def save_run(run: Run, run_dir: Path) -> None:
     state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(),
              "scaler": run.stepper.scaler.state_dict(), "step": run.step, "curve": run.curve.rows,
              "best": run.best, "precision": name_of(run.stepper.precision),
-             "validates_in": run.validates_in}
+             "validates_in": run.validates_in, "rounding": run.rounding}
     try: save_checkpoint(run_dir, state, run.step)
     except BaseException:
         if first: path.unlink()  # the folder is free for the next try
@@ -450,7 +452,8 @@ def restore_precision(run: Run, state: dict) -> None:
     before, asked = state["precision"], run.stepper.compute.precision
     if asked == "auto": run.stepper.precision = PRECISIONS[before]
     now = name_of(run.stepper.precision)
-    if now == before: run.validates_in = state.get("validates_in")
+    if now == before:
+        run.validates_in, run.rounding = state.get("validates_in"), state.get("rounding")
     if rank() == 0 and asked != before and (before, now) != ("float32", "float32"):
         print(f"number format: {now}; this run was in {before} so far")
 

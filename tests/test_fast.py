@@ -261,10 +261,17 @@ def test_module_stands_in_for_torchs():
 
 
 def test_other_devices_use_torchs(monkeypatch):
-    called = []
+    "With the probability that is wished."
+    called, asked, attention = [], [], F.scaled_dot_product_attention
+    def attend(*heads, **options):
+        asked.append(options)
+        return attention(*heads, **options)
     monkeypatch.setattr(fast, "dropout_mask", lambda *a: called.append(a))
+    monkeypatch.setattr(F, "dropout", lambda x, p: asked.append(p) or x)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
     x = torch.ones(1, 1, 4, 2, device="meta")
-    assert dropout(x, 0.5).is_meta and causal_attention(x, x, x, 0.5).is_meta and not called
+    assert dropout(x, 0.5).is_meta and causal_attention(x, x, x, 0.25).is_meta and not called
+    assert asked == [0.5, {"dropout_p": 0.25, "is_causal": True}]
 
 
 def test_default_device_does_not_matter():

@@ -3,7 +3,7 @@ nothing for anything else."""
 import math
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -236,6 +236,26 @@ def test_no_two_processes_have_the_same_seed_at_any_step_of_a_long_run():
         seeds.add(generator.initial_seed())
         seeds.update(further(generator, rank) for rank in range(1, 8))
     assert len(seeds) == 3 * 5000 * 8
+
+
+def test_no_part_of_a_batch_has_the_seed_of_another_process(monkeypatch):
+    "Where dropout draws from PyTorch's global generator, which is seeded for each part."
+    seeds = []
+    def note(device, seed):
+        seeds.append(seed)
+        return nullcontext()
+    for rank in 0, 1, 2:
+        model, rows = with_a_foreign_part(), torch.zeros(6, 16, dtype=torch.long)
+        model.no_sync = nullcontext  # as if it were wrapped for several processes
+        stepper = Compute(accumulate=2).prepare(model, CONFIG)
+        with monkeypatch.context() as one_of_three:
+            one_of_three.setattr(devices, "rank", lambda rank=rank: rank)
+            one_of_three.setattr(devices, "num_processes", lambda: 3)
+            one_of_three.setattr(devices, "total", lambda loss: loss)
+            one_of_three.setattr(devices, "forked", note)
+            generator = torch.Generator().manual_seed(11)
+            stepper.step(torch.optim.SGD(model.parameters()), rows, rows, 1.0, generator)
+    assert len(set(seeds)) == len(seeds) == 6
 
 
 # a model with parts of others

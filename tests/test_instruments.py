@@ -94,14 +94,19 @@ def stepper_of(model, threads: int): return Compute(threads=threads).prepare(mod
 def seeded() -> torch.Generator: return torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 8])
-def test_windows_shared_out_give_the_gradient_of_the_whole_batch(threads):
+WAYS = [*({"threads": n} for n in (1, 2, 3, 8)), *({"accumulate": n} for n in (2, 3, 4))]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_windows_shared_out_give_the_gradient_of_the_whole_batch(way):
+    "Five of them, so that the parts are of unequal length."
     text, models, answers = torch.randint(24, (5, 17)), [], []
     for shared in False, True:
         model = small_gpt(tied_head=True).double()
         model.position_embedding.requires_grad_(False)
         batch = make_optimizer(model, BRIEF), text[:, :-1], text[:, 1:], 0.5
-        if shared: answers.append(stepper_of(model, threads).step(*batch, seeded()))
+        stepper = Compute(**way).prepare(model, BRIEF)
+        if shared: answers.append(stepper.step(*batch, seeded()))
         else: answers.append(train_step(model, *batch))
         models.append(model)
     assert answers[1] == pytest.approx(answers[0], rel=1e-12)

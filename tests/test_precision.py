@@ -87,7 +87,9 @@ def test_trying_computes_in_that_format_and_draws_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("config", [CONFIG, WITH_MUON], ids=["adamw", "muon"])
-def test_a_run_goes_on_in_its_format_wherever_it_is_bit_for_bit(monkeypatch, tmp_path, config):
+def test_a_run_goes_on_in_its_format_wherever_it_is_bit_for_bit(
+    monkeypatch, tmp_path, capsys, config
+):
     a_machine_of(monkeypatch, "bfloat16")
     run(tmp_path / "whole", config)
     run(tmp_path / "parts", config, rows=5)
@@ -95,6 +97,7 @@ def test_a_run_goes_on_in_its_format_wherever_it_is_bit_for_bit(monkeypatch, tmp
     run(tmp_path / "parts", config, resume=True)
     assert_same_end(tmp_path / "parts", tmp_path / "whole", CONFIG.steps)
     assert load_checkpoint(tmp_path / "parts")["precision"] == "bfloat16"
+    assert capsys.readouterr().out.count("validation: in ") == 2  # not compared a second time
 
 
 def test_another_format_that_is_asked_for_is_taken_and_said(monkeypatch, tmp_path, capsys):
@@ -103,7 +106,8 @@ def test_another_format_that_is_asked_for_is_taken_and_said(monkeypatch, tmp_pat
     capsys.readouterr()
     run(tmp_path, rows=6, resume=True, compute=Compute(precision="float32"))
     assert "number format: float32; this run was in bfloat16 so far\n" in capsys.readouterr().out
-    assert load_checkpoint(tmp_path)["precision"] == "float32"
+    state = load_checkpoint(tmp_path)  # the comparison was one of bfloat16
+    assert (state["precision"], state["validates_in"]) == ("float32", None)
     run(tmp_path, rows=7, resume=True)
     assert "number format" not in capsys.readouterr().out
 
@@ -151,7 +155,8 @@ def test_validation_stays_in_float32_where_the_format_says_something_else(
     in_bfloat16(tmp_path)
     assert "validation: in float32; the loss in bfloat16 is 0.001" in capsys.readouterr().out
     assert formats == [False, False, True, False]  # before the first step, compared, at the end
-    assert load_checkpoint(tmp_path)["validates_in"] == "float32"
+    state = load_checkpoint(tmp_path)
+    assert state["validates_in"] == "float32" and 0.001 < state["rounding"] < 0.002
 
 
 def test_a_model_answers_in_float32_and_is_left_as_it_was():
@@ -184,6 +189,14 @@ def test_batches_are_cut_where_the_ids_are_and_hold_the_same_numbers(tmp_path):
         get_batch(source, 4, 16, torch.Generator().manual_seed(0))
         for source in (on_disk, in_memory))
     assert torch.equal(x, also_x) and torch.equal(y, also_y)
+
+
+def test_a_run_has_its_ids_where_it_computes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "near", lambda ids, device: asked.append((len(ids), device)) or ids)
+    train(small_gpt(), small_corpus(), CONFIG, on_step=lambda model, curve: True)
+    corpus = small_corpus()
+    assert asked == [(len(corpus.train), CPU), (len(corpus.validation), CPU)]
 
 
 def test_ids_that_do_not_fit_stay_where_they_are():

@@ -14,8 +14,8 @@ PAGES = sorted(NBS.glob("[0-9]*.ipynb"))[:13]  # 14 is nothing but exercises
 # words and code lines before the exercises: at most seven tenths and eleven twentieths of the first
 # edition's, and never more than 1,500 and 220; but 02 has a page on gradients, 05 shows how depth
 # is measured, 06 derives the first loss, 07 saves and loads by hand, 08 shows the code of its mask
-# and its window, 09 gives its reasons, 11 explains the induction circuit, 12 splits a product by
-# hand, and 13 has a page to show; 08, 11 and 12 have a section on the full model besides
+# and its window, 11 explains the induction circuit, 12 splits a product by hand, and 13 has a page
+# to show; 08, 11 and 12 have a section on the full model besides
 MOST = {
     "01": (1178, 183),
     "02": (1400, 178),
@@ -23,12 +23,12 @@ MOST = {
     "04": (965, 100),
     "05": (1080, 125),
     "06": (1116, 160),
-    "07": (1500, 233),
-    "08": (1495, 216),
-    "09": (1575, 220),
+    "07": (1485, 233),
+    "08": (1465, 216),
+    "09": (1500, 220),
     "10": (1500, 220),
-    "11": (1400, 233),
-    "12": (1645, 241),
+    "11": (1390, 233),
+    "12": (1580, 241),
     "13": (900, 220),
 }
 # what the course does not say, since the field has a word of its own

@@ -15,6 +15,7 @@ import torch
 
 from minigpt_course import plot
 from minigpt_course.corpus import SHAKESPEARE_SHA256
+from minigpt_course.devices import Compute
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.reference import (
     gain_by_choosing, judge, read_notes, reference_band, student_t,
@@ -50,6 +51,19 @@ def test_a_kept_run_is_whole_and_says_what_made_it(path):
     assert len(curve.validation()) == int(notes["steps"]) // int(notes["eval every"]) + 1
     assert notes["corpus sha256"] == SHAKESPEARE_SHA256 and notes["parameters"] == "13162061"
     assert len(notes["commit"]) >= 40 and int(notes["seconds"]) > 0
+    assert {"torch", "python", "device", "cpu", "precision", "minigpt_course"} <= notes.keys()
+    assert 2 < float(notes["baseline counted bigram"]) < float(notes["baseline uniform"]) < 4.35
+
+
+SEEDS = [path for path in KEPT if "seed" in path.stem]
+
+
+@pytest.mark.parametrize("path", SEEDS, ids=lambda path: path.stem)
+def test_a_kept_seed_was_made_by_the_recipe_of_the_presets(path):
+    notes, seed = read_notes(path), int(path.stem.removeprefix("seed"))
+    recipe = vars(TrainConfig.kaggle(seed=seed)) | {"dropout": GPTConfig.kaggle().dropout}
+    said = {name: notes[name.replace("_", " ")] for name in recipe}
+    assert said == {name: str(value) for name, value in recipe.items()}
 
 
 @pytest.mark.skipif(not (ROOT / "kaggle" / "reference" / "seed2.csv").exists(),
@@ -64,12 +78,13 @@ def test_the_reference_runs_are_good_on_average_and_agree():
 
 @pytest.mark.parametrize("path", KEPT[:1], ids=lambda path: path.stem)
 def test_the_full_model_begins_as_the_kept_run_did(path, shakespeare):
-    "Two steps of 13,162,061 parameters, which the number format changes little."
+    "Two steps of 13,162,061 parameters, in the number format that the run was in."
     kept, notes = LearningCurve.from_csv(path), read_notes(path)
     config = TrainConfig.kaggle(seed=int(notes["seed"]), steps=int(notes["steps"]))
     torch.manual_seed(config.seed)
     run = Run(GPT(GPTConfig.kaggle(dropout=float(notes["dropout"]))), shakespeare, config,
-              shakespeare.fit_tokenizer(77), learning_rate_at)
+              shakespeare.fit_tokenizer(77), learning_rate_at,
+              compute=Compute("cpu", notes["precision"]))
     run.validate = lambda: math.nan  # it would read a tenth of the text
     for _ in range(2): run.advance()
     near = {"train_loss": 0.005, "gradient_norm": 0.05, "learning_rate": 1e-12}
@@ -145,6 +160,10 @@ VERDICTS = {
     "missing": (
         changed({700: None, 900: None}),
         f"{OUTSIDE} at 2 of 17 validations, first at step 700: nan, .*"),
+    "one missing": (
+        changed({700: None}), f"{OUTSIDE} at 1 of 17 validations, first at step 700: nan, .*"),
+    "the last not a number": (
+        changed({1600: math.nan}), f"{OUTSIDE} at 1 of 17 validations, first at step 1600: .*"),
     "no common step": ([(50, 2.0)], ".*it cannot be judged"),
     "no validation": ([], ".*it cannot be judged"),
 }
@@ -250,11 +269,17 @@ def test_a_run_that_would_take_too_long_is_not_begun(small, capsys):
     assert not tool.UNDER_WAY.exists() and not any(small.iterdir())
 
 
+def test_the_hours_are_those_of_the_steps_and_validations_that_are_left(small, monkeypatch):
+    run = tool.begun(*tool.recipe(0, {"steps": 1000, "eval_every": 250}))
+    monkeypatch.setattr(tool, "timed", lambda action: 36.0)
+    assert tool.predicted_hours("seed0", run, done=400) == pytest.approx((600 + 3) / 100)
+
+
 def test_a_run_that_was_cut_off_is_gone_on_with_and_kept_with_its_notes(small):
     folder = tool.UNDER_WAY / "seed1"
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
     command = [sys.executable, "-m", "minigpt_course", "train", "--preset=laptop", "--seed=1",
-               "--corpus=shakespeare", f"--run-dir={folder}", *options]
+               "--corpus=shakespeare", f"--run-dir={folder}", "--precision=bfloat16", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     while not process.stdout.readline().startswith("step 0:"): assert process.poll() is None
@@ -267,6 +292,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with_and_kept_with_its_notes(small):
     assert [step for step, _ in curve.validation()] == [0, 4, 8] and len(curve.rows) == 9
     expected = {"corpus": "shakespeare", "parameters": "225677", "steps": "8", "batch size": "2",
                 "learning rate": "0.012", "optimizer": "adamw", "seed": "1", "processes": "1",
+                "precision": "bfloat16",
                 "weight decay": "0.1", "betas": "(0.8, 0.95)"}
     assert {name: notes[name] for name in expected} == expected
     assert notes["commit"].removesuffix("-dirty") and int(notes["seconds"]) >= 0

@@ -83,8 +83,10 @@ def what_processes_say_to_each_other() -> list:
     with pytest.MonkeyPatch.context() as tried_here:
         found = "bfloat16" if rank() == 0 else "float32"
         tried_here.setattr(devices, "faster_precision", lambda embed_dim, rows: found)
-        chosen = native_precision(CPU, embed_dim=384)
-    given.append(str(chosen).encode())
+        tried_here.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation: rank() == 0)
+        devices_of_all = CPU, torch.device("cuda")  # two GPUs of different kinds, for example
+        given += [str(native_precision(device)).encode() for device in devices_of_all]
     return [num_processes(), *asked, *(sent if sent is None else sent.decode() for sent in given)]
 
 
@@ -198,7 +200,7 @@ def test_two_processes_learn_what_one_learns(answers, column):
 
 
 def test_what_processes_say_to_each_other(answers):
-    said = [2, 3.0, False, True, "", "b" * 1000, None, "torch.bfloat16"]
+    said = [2, 3.0, False, True, "", "b" * 1000, None, "torch.bfloat16", "torch.bfloat16"]
     assert [answer["said"] for answer in answers] == [said, said]
 
 

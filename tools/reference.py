@@ -25,10 +25,12 @@ sys.path.insert(0, str(ROOT))  # works on a machine where the library is not ins
 from minigpt_course import __version__, plot  # noqa: E402
 from minigpt_course.corpus import load_corpus  # noqa: E402
 from minigpt_course.counted import baselines  # noqa: E402
-from minigpt_course.devices import Compute, choose_device, name_of  # noqa: E402
+from minigpt_course.devices import (  # noqa: E402
+    PRECISIONS, Compute, choose_device, cpu_name, name_of,
+)
 from minigpt_course.gpt import GPT, GPTConfig  # noqa: E402
 from minigpt_course.reference import read_notes, reference_band, run_notes  # noqa: E402
-from minigpt_course.runs import LearningCurve, Run, checkpoints  # noqa: E402
+from minigpt_course.runs import LearningCurve, Run, load_checkpoint  # noqa: E402
 from minigpt_course.train import TrainConfig, learning_rate_at  # noqa: E402
 
 KEPT, UNDER_WAY = ROOT / "kaggle" / "reference", ROOT / "_reference"
@@ -45,11 +47,11 @@ def recipe(seed: int, changes: dict) -> tuple[GPTConfig, TrainConfig]:
     return size, getattr(TrainConfig, PRESET)(seed=seed, **training)
 
 
-def begun(size: GPTConfig, config: TrainConfig) -> Run:
+def begun(size: GPTConfig, config: TrainConfig, precision: str = "auto") -> Run:
     "A run of the recipe on this machine, in one process, before its first step."
     corpus = load_corpus("shakespeare")
     return Run(GPT(size), corpus, config, corpus.fit_tokenizer(size.vocab_size), learning_rate_at,
-               compute=Compute(choose_device()))
+               compute=Compute(choose_device(), precision))
 
 
 def timed(action) -> float:
@@ -59,7 +61,7 @@ def timed(action) -> float:
     return time.perf_counter() - began
 
 
-def predicted_hours(run: Run, done: int) -> float:
+def predicted_hours(name: str, run: Run, done: int) -> float:
     "How long the rest of a run takes in one process, after trying; said in a line."
     config = run.config
     validation = timed(run.validate)
@@ -68,7 +70,7 @@ def predicted_hours(run: Run, done: int) -> float:
     steps = config.steps - done
     validations = steps // config.eval_every + 1
     hours = (steps * step + validations * validation) / 3600
-    print(f"{run.stepper.device}, {name_of(run.stepper.precision)}: {steps:,} steps of "
+    print(f"{name}: {run.stepper.device}, {name_of(run.stepper.precision)}: {steps:,} steps of "
           f"{config.batch_size} x {run.context_length} at {step:.2f} s, {validations} validations "
           f"at {validation:.1f} s: {hours:.2f} hours")
     return hours
@@ -105,9 +107,9 @@ def make(
 ) -> None:
     "One run, kept as a CSV file when it is whole. Exits if it would take too long."
     folder, (size, config) = UNDER_WAY / name, recipe(seed, changes)
-    run = begun(size, config)
-    print(f"{name}: ", end="")
-    if predicted_hours(run, max(checkpoints(folder).values(), default=0)) > most:
+    kept = load_checkpoint(folder) or {"precision": "auto", "step": 0}
+    run = begun(size, config, kept["precision"])
+    if predicted_hours(name, run, kept["step"]) > most:
         sys.exit(f"that is more than the {most:g} hours allowed: take a GPU, or a CPU with AMX "
                  "(grep amx_bf16 /proc/cpuinfo), or allow more with --hours")
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,8 +118,7 @@ def make(
     commits.write_text("\n".join(dict.fromkeys([*before, commit()])))
     options = [f"--{option.replace('_', '-')}={value}" for option, value in changes.items()]
     curve = train(folder, seed, options)
-    notes = run_notes(load_corpus("shakespeare"), size, config, run.stepper.device,
-                      run.stepper.precision, max(1, torch.cuda.device_count()))
+    notes = notes_on(load_checkpoint(folder), size, config, run.stepper.device)
     notes |= {"seconds": round(curve.last("seconds")), "minigpt_course": __version__,
               "commit": ", then ".join(commits.read_text().split("\n"))}
     KEPT.mkdir(exist_ok=True)
@@ -126,18 +127,30 @@ def make(
     print(f"kept: kaggle/reference/{name}.csv; the model is in {folder / 'model'}")
 
 
+def notes_on(state: dict, size: GPTConfig, config: TrainConfig, device: torch.device) -> dict:
+    "What a kept file says of its run, of which `state` is the last checkpoint."
+    corpus, precision = load_corpus("shakespeare"), PRECISIONS[state["precision"]]
+    notes = run_notes(corpus, size, config, device, precision, max(1, torch.cuda.device_count()))
+    if state.get("rounding") is not None:
+        notes |= {"validated in": state["validates_in"], "rounding": f"{state['rounding']:.5f}"}
+    floor = baselines(corpus, corpus.fit_tokenizer(size.vocab_size))
+    return notes | {"cpu": cpu_name()} | {f"baseline {name}": f"{loss:.4f}"
+                                          for name, loss in floor.items()}
+
+
 def draw() -> None:
     "kaggle/learning_curve.png: the first seed kept, and the run without dropout, on the band."
     paths = sorted(KEPT.glob("seed*.csv"))
     if not paths: return
     validations = [LearningCurve.from_csv(path).validation() for path in paths]
     band = reference_band(validations) if len(paths) > 1 else {}
-    notes, corpus = read_notes(paths[0]), load_corpus("shakespeare")
+    notes = read_notes(paths[0])
     curves = {f"dropout {notes['dropout']}, seed {notes['seed']}": LearningCurve.from_csv(paths[0])}
     if (path := KEPT / "no-dropout.csv").exists():
         curves["without dropout"] = LearningCurve.from_csv(path)
     title = f"{int(notes['parameters']):,} parameters on tiny Shakespeare ({notes['device']})"
-    floor = baselines(corpus, corpus.fit_tokenizer(77))
+    floor = {name.removeprefix("baseline "): float(loss) for name, loss in notes.items()
+             if name.startswith("baseline ")}
     axes = plot.train_and_validation(curves, band, floor, title)
     axes.figure.savefig(PICTURE, dpi=120)
     plot.plt.close(axes.figure)
@@ -162,6 +175,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.only is not None:
         return try_out(arguments.seeds[0], shlex.split(arguments.only))
+    try: load_corpus("shakespeare")
+    except FileNotFoundError as error: sys.exit(str(error))
     runs = {f"seed{seed}": (seed, {}) for seed in arguments.seeds}
     if arguments.without_dropout: runs = {"no-dropout": (0, WITHOUT_DROPOUT)}
     for name, (seed, changes) in runs.items():
