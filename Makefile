@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # make course NOTEBOOKS="01 02" runs only these
 NOTEBOOKS ?=
-# make reference SEEDS=0 HOURS=5 makes one run, if that takes five hours at most
+# make reference SEEDS=1 HOURS=5 makes one run, if that takes five hours at most
 SEEDS ?= 0 1 2 3 4
 HOURS ?= 3
 

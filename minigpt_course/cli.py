@@ -66,7 +66,8 @@ Preset = choice("Preset", "laptop", "kaggle")
 Precision = choice("Precision", "auto", "float32", "bfloat16", "float16")
 Optimizer = choice("Optimizer", "adamw", "muon")
 Folder = Annotated[Path, typer.Argument(
-    help="a run's folder, a saved model's, or pydocs: the model that comes with the library")]
+    help="a run's folder, a saved model's, or a name that comes with the library: pydocs or "
+         "shakespeare (a folder of that name wins)")]
 CorpusName = option(str, "pydocs (needs no network), shakespeare, or the path of a UTF-8 text")
 PresetName = option(Preset, "laptop: minutes on a CPU; kaggle: 13 million parameters, for a GPU")
 RunDir = option(Path | None, "folder for checkpoints, curve and model [default: runs/PRESET]")

@@ -80,7 +80,8 @@ def model_card(
     rows = {"parameters": f"{parameters:,}", "vocabulary": f"{c.vocab_size} characters",
             "blocks, heads, width": f"{c.num_blocks}, {c.num_heads}, {c.embed_dim}",
             "context": f"{c.context_length} characters", **notes}
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    cells = {name: str(value).replace("|", "\\|") for name, value in rows.items()}
+    table = "\n".join(f"| {name} | {value} |" for name, value in cells.items())
     return f"""# A small GPT that writes character by character
 
 {usage}

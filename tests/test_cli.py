@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from minigpt_course.generate import generate
 from minigpt_course.gpt import GPTConfig, parameter_ledger
 from minigpt_course.optimizers import OPTIMIZERS
 from minigpt_course.runs import LearningCurve, load_checkpoint
+from minigpt_course.saved import WEIGHTS, published
 from minigpt_course.share import load, save
 
 
@@ -458,3 +460,13 @@ def test_too_large_a_vocabulary_is_refused_before_the_model_is_made(called, tmp_
 def test_a_path_is_not_taken_for_an_option():
     said = cli.in_words_of_the_command("/home/me/run_dir and runs/seed=3 hold batch_size=3")
     assert said == "/home/me/run_dir and runs/seed=3 hold --batch-size 3"
+
+
+@pytest.mark.parametrize("name", published())
+def test_the_line_of_a_model_card_works(called, name):
+    card = (WEIGHTS / name / "README.md").read_text(encoding="utf-8")
+    line = shlex.split(re.search(r"^minigpt (.*)$", card, re.MULTILINE)[1])
+    code, _, complained = called(*line, "--length", 5)
+    assert (code, complained) == (0, "")
+    rows = [row for row in card.splitlines() if row.startswith("|")]
+    assert all(row.count("|") - row.count(r"\|") == 3 for row in rows)

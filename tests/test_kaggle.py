@@ -18,16 +18,19 @@ import sys
 import time
 import traceback
 import warnings
-from contextlib import contextmanager
+import zipfile
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import nbformat
+import psutil
 import pytest
 import torch
 
+from conftest import small_gpt
 from minigpt_course import corpus as corpora
 from minigpt_course import devices
 from minigpt_course.core import sha256
@@ -37,7 +40,8 @@ from minigpt_course.generate import generate
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.reference import read_notes, run_notes
 from minigpt_course.runs import LearningCurve
-from minigpt_course.share import load
+from minigpt_course.gpt2 import to_transformers
+from minigpt_course.share import load, save
 from minigpt_course.train import TrainConfig, train
 
 ROOT = Path(__file__).parents[1]
@@ -364,6 +368,84 @@ def test_two_processes_that_cannot_begin_fall_back_to_one(
     assert checkpoint.exists() == (codes[-1] != 0)
 
 
+@pytest.mark.parametrize("kept, tried", [([], []), (["checkpoint-00000031-ab.pt"], [2])])
+def test_a_complete_run_is_trained_no_more_and_its_checkpoints_go_when_it_has_ended(
+        tmp_path, capsys, kept, tried):
+    for name in kept: (tmp_path / name).touch()
+    calls = []
+    def train_on(processes):
+        calls.append(processes)
+        return 0, 0
+    exec(TRAINS, {"train_on": train_on, "processes": 2, "run": tmp_path,
+                  "recipe": SimpleNamespace(steps=30), "steps_done": lambda run: 31})
+    assert calls == tried and "All 30 steps are done" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_settings_reach_the_command():
+    command = defined("command")
+    command.__globals__.update(
+        PRESET="kaggle", name="pydocs", run=Path("run-1"), SEED=5, PROMPT="ROMEO:",
+        number_format="float16", changes={"batch_size": 4}, DROPOUT=0.5, COMPILE=True)
+    one = command(1)
+    assert one == ["-m", "minigpt_course", "train", "--resume", "--preset=kaggle",
+                   "--corpus=pydocs", "--run-dir=run-1", "--seed=5", "--prompt=ROMEO:",
+                   "--precision=float16", "--batch-size=4", "--dropout=0.5", "--compile"]
+    command.__globals__.update(DROPOUT=None, COMPILE=False)
+    assert command(2) == ["-m", "torch.distributed.run", "--standalone",
+                          "--local-addr=127.0.0.1", "--nproc_per_node=2", *one[:-2]]
+
+
+FINDS = next(cell for cell in cells() if cell.startswith("about = "))
+
+
+def finding(kaggle: Path, monkeypatch, **more) -> dict:
+    "What the cell that looks for an earlier run works with, after it."
+    monkeypatch.chdir(kaggle / "working")
+    names = {"asdict": dict, "size": {}, "corpus": SimpleNamespace(sha256=""), "shlex": shlex,
+             "recipe": SimpleNamespace(steps=30, keys=list), "fingerprint": lambda about: "a" * 64,
+             "inputs": kaggle / "input", "sys": sys, "processes": 1, "Path": Path,
+             "shutil": shutil, "LearningCurve": LearningCurve} | more
+    go_on = defined("go_on_with")
+    go_on.__globals__.update(names, command=lambda processes: [])
+    exec(FINDS, go_on.__globals__)
+    return go_on.__globals__
+
+
+def test_the_run_that_has_come_farthest_takes_the_place_of_what_is_here(kaggle, monkeypatch):
+    here = kaggle / "working" / "run-aaaaaaaa"
+    for folder in here, kaggle / "input/old/run-aaaaaaaa", kaggle / "input/other/run-bbbbbbbb":
+        folder.mkdir(parents=True)
+    (here / "checkpoint-00000015-ab.pt").touch()
+    rows = [[step, 0, 0.1, None, None, 0.1, None] for step in range(31)]
+    LearningCurve(rows).to_csv(kaggle / "input/old/run-aaaaaaaa/curve.csv")
+    (kaggle / "input/other/run-bbbbbbbb/checkpoint-00000099-ab.pt").touch()  # another recipe's
+    names = finding(kaggle, monkeypatch)
+    assert names["steps_done"](names["run"]) == 31
+    assert [path.name for path in here.iterdir()] == ["curve.csv"]
+
+
+def test_nothing_of_another_run_in_this_session_is_shown_as_this_ones(
+        kaggle, monkeypatch, capsys):
+    working = kaggle / "working"
+    for name in "learning_curve.csv", "learning_curve.png", "minigpt-model.zip":
+        (working / name).touch()
+    (working / "gpt2").mkdir()
+    names = finding(kaggle, monkeypatch, curve=1, band={0: 1}, same=[1], model=1)
+    assert list(working.iterdir()) == [] and not {"curve", "band", "model"} & names.keys()
+
+
+def test_how_far_a_run_is_comes_from_its_checkpoints_or_its_whole_curve(tmp_path):
+    done = defined("steps_done", LearningCurve=LearningCurve, recipe=SimpleNamespace(steps=30))
+    def until(last):
+        rows = [[step, 0, 0.1, None, None, 0.1, None] for step in range(last + 1)]
+        LearningCurve(rows).to_csv(tmp_path / "curve.csv")
+        return done(tmp_path)
+    assert (done(tmp_path / "nothing"), until(12), until(30)) == (0, 0, 31)
+    (tmp_path / "checkpoint-00000015-ab.pt").touch()
+    assert done(tmp_path) == 15
+
+
 def test_how_far_training_is_comes_from_its_newest_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("training.log").write_text("training: 100%|##| 30/30 [00:01<00:00, 9.1step/s]\nsecond\n")
@@ -417,15 +499,27 @@ def test_the_last_cells_end_normally_when_there_is_nothing_to_show(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     attempt = defined("attempt", traceback=traceback, run=tmp_path)
     after = cells()[cells().index(TRAINS) + 1:]
-    names = {"attempt": attempt, "Path": Path, "run": tmp_path, "LearningCurve": LearningCurve}
+    names = {"attempt": attempt, "Path": Path, "run": tmp_path, "LearningCurve": LearningCurve,
+             "zipfile": zipfile, "load": load, "save": save, "to_transformers": to_transformers}
     for cell in after: exec(cell, names)
     said = capsys.readouterr().out.splitlines()
-    assert len(after) > 7
+    assert len(after) > 7 and len(said) == sum("with attempt(" in cell for cell in after)
+    assert not list(tmp_path.glob("*.zip"))
     assert said == [line for line in said if line.endswith("(training has made no step).")]
     assert Path("training.log").read_text().count("Traceback") == len(said)
     (tmp_path / "curve.csv").touch()
     exec(after[0], names)
     assert "There is no learning curve (ValueError: " in capsys.readouterr().out
+
+
+def test_without_transformers_only_the_gpt2_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (tmp_path / "curve.csv").touch()
+    exports = next(cell for cell in cells() if 'attempt("GPT-2")' in cell)
+    exec(exports, {"attempt": defined("attempt", traceback=traceback, run=tmp_path),
+                   "to_transformers": to_transformers, "model": small_gpt(), "tokenizer": None})
+    assert re.match(r"There is no GPT-2 \(\w+Error: .*transformers", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("kept, said", [
@@ -582,3 +676,33 @@ def test_two_processes_in_float16_overflow_at_first_and_train_to_the_end(kaggle,
     assert "\nROMEO:" in (run / "samples.txt").read_text()
     about = json.loads((run / "run.json").read_text())
     assert about["model"]["dropout"] == 0.1 and about["training"]["seed"] == 5
+
+
+OFTEN = """
+path, every = Path("minigpt_course/train.py"), "checkpoint_every: int = "
+path.write_text(path.read_text().replace(f"{every}300", f"{every}50"))
+"""
+
+
+def test_a_session_that_is_killed_takes_its_training_along_and_is_gone_on_with(kaggle):
+    "It has neither dataset nor network, so that it learns the manual."
+    working, cache = kaggle / "working", str(kaggle / "cache")
+    variables = {"MINIGPT_PRESET": "laptop", "XDG_CACHE_HOME": cache}
+    first = session(kaggle, "STEPS = 400", OFTEN, until=TRAINS, **variables)
+    wait_for(lambda: list(working.glob("run-*/checkpoint-*.pt")), first)
+    run = next(working.glob("run-*"))
+    training = psutil.Process(int((run / ".minigpt.pid").read_text()))
+    os.kill(int((working / "kernel").read_text()), signal.SIGKILL)
+    first.communicate(timeout=300)
+    assert first.returncode != 0
+    with suppress(psutil.NoSuchProcess):
+        assert training.status() == psutil.STATUS_ZOMBIE
+    done = max(int(path.stem.split("-")[1]) for path in run.glob("checkpoint-*.pt"))
+    assert 0 < done < 400
+    working.rename(kaggle / "input" / "minigpt")  # the older layout
+    working.mkdir()
+    seal(kaggle / "input")
+    said = said_by(session(kaggle, "STEPS = 400", OFTEN, until=TRAINS, **variables), kaggle)
+    assert "neither attached nor within reach of the network" in said
+    assert f"going on with the run found in minigpt, after {done} steps" in said
+    assert "All 400 steps are done" in said

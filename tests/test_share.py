@@ -25,7 +25,7 @@ from minigpt_course.fast import dequantize_rows, quantize_rows
 from minigpt_course.generate import KVCache, generate
 from minigpt_course.gpt2 import from_transformers, to_transformers
 from minigpt_course.runs import (
-    RUN_FORMAT, RUN_KINDS, load_best, load_checkpoint, save_checkpoint,
+    RUN_FORMAT, RUN_KINDS, LearningCurve, load_best, load_checkpoint, save_checkpoint,
 )
 from minigpt_course.saved import published
 from minigpt_course.share import load, save
@@ -324,6 +324,15 @@ def test_a_library_without_weights_still_says_what_is_missing(tmp_path, monkeypa
     monkeypatch.setattr(saved, "WEIGHTS", tmp_path / "nowhere")
     assert published() == {}
     with pytest.raises(FileNotFoundError, match="no saved model in pydocs"): load("pydocs")
+
+
+def test_the_full_model_is_the_best_of_seed_0_and_8_bits_cost_it_little():
+    about, folder = published()["shakespeare"], saved.WEIGHTS / "shakespeare"
+    path = Path(__file__).parents[1] / "kaggle" / "reference" / "seed0.csv"
+    best = min(LearningCurve.from_csv(path).validation(), key=lambda validation: validation[1])
+    assert (about["notes"]["step"], about["notes"]["validation loss"]) == best
+    assert about["bits"] == 8 and abs(about["notes"]["8 bits cost"]) < 0.002
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 14_000_000
 
 
 def test_the_course_model_is_yours_or_the_published_one(weights, corpus, capsys):

@@ -20,6 +20,7 @@ from nbformat.v4 import new_markdown_cell
 import live
 from api_pages import module_page
 from derive import ROOT, plumbing
+from weights import PROMPTS
 
 NBS, LIBRARY = ROOT / "nbs", ROOT / "minigpt_course"
 # notebook: the function of widgets whose picture gives way to the live control of this name
@@ -317,8 +318,8 @@ def put_models(folder: Path) -> None:
     icon = '<link rel="icon" href="_static/favicon.svg">\n</head>'
     home = '<header>\n  <p><a href="index.html">MiniGPT course</a></p>'
     for name in published():
-        path = folder / page_of_model(name)
-        to_page(*load(name), path, prompt="Return the ", notes=notes_of(name))
+        path, prompt = folder / page_of_model(name), PROMPTS.get(name, "\n")
+        to_page(*load(name), path, prompt=prompt, notes=notes_of(name))
         page = path.read_text(encoding="utf-8")
         page = page.replace("</head>", icon, 1).replace("<header>", home, 1)
         path.write_text(page, encoding="utf-8")

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PIECE = 50  # characters: longer than a phrase that two writers would both find
 LICENCES = {"pydocs": "the manual that comes with Python, under the PSF licence",
             "shakespeare": "plays by William Shakespeare, in the public domain"}
+PROMPTS = {"pydocs": "Return the ", "shakespeare": "ROMEO:"}
 
 
 def pieces(text: str, length: int) -> list[str]:
@@ -77,11 +78,12 @@ def publish(run_dir: Path, name: str) -> None:
     notes["8 bits cost"] = evaluate(small, ids, model.config.context_length) - loss
     save(model, tokenizer, folder, bits=8, notes=notes)
     print(f"{name}: measuring what it repeats of its text")
-    recipe = {field.replace("_", " "): value for field, value in about["training"].items()}
+    recipe = {"dropout": about["model"]["dropout"]} | {
+        field.replace("_", " "): value for field, value in about["training"].items()}
     card = {"trained on": LICENCES[corpus.name]} | notes | memory_of(small, tokenizer, corpus)
     card = {what: f"{value:.5g}" if isinstance(value, float) else value
             for what, value in (card | recipe).items()}
-    usage = f'```\nminigpt generate {name} --prompt "\\n"\n```'
+    usage = f'```\nminigpt generate {name} --prompt "{PROMPTS[corpus.name]}"\n```'
     write_atomically(folder / "README.md", model_card(model, card, usage).encode())
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{name}: {size:,} bytes, loss {loss:.4f}, 8 bits cost {notes['8 bits cost']:+.5f}")
