@@ -559,6 +559,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                         'minigpt_course/checks/common.py'),
                                               'minigpt_course.checks.common.expect': ( 'appendix/checks_common.html#expect',
                                                                                        'minigpt_course/checks/common.py'),
+                                              'minigpt_course.checks.common.one_number': ( 'appendix/checks_common.html#one_number',
+                                                                                           'minigpt_course/checks/common.py'),
                                               'minigpt_course.checks.common.same': ( 'appendix/checks_common.html#same',
                                                                                      'minigpt_course/checks/common.py')},
             'minigpt_course.cli': { 'minigpt_course.cli.Lasting': ('appendix/cli.html#lasting', 'minigpt_course/cli.py'),

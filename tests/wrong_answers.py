@@ -13,6 +13,7 @@ WRONG = {
         ("seen, not unseen", "(1 - middle / windows) ** 100", "1 - (1 - middle / windows) ** 100"),
         ("takes the average for a promise", "(1 - middle / windows) ** 100", "0"),
         ("one window holds the place", "middle / windows", "1 / windows"),
+        ("divides by the characters", "(1 - middle / windows)", "(1 - middle / 10_000)"),
     ],
     "check_training_batch": [
         ("leaves the starts", "split - context_length", "split"),
@@ -46,6 +47,9 @@ WRONG = {
          ' run[0].decode(errors="ignore").encode() == run[0] else "\\ufffd".encode(),'
          ' b"".join(parts)).decode()'),
         ("gives bytes back", ".decode(errors=\"replace\")", ""),
+        ("waits for the rest of a character", 'return b"".join(parts).decode(errors="replace")',
+         "import codecs\n"
+         '    return codecs.getincrementaldecoder("utf-8")("replace").decode(b"".join(parts))'),
     ],
     "check_pair_merge": [
         ("steps by one after a match", "i += 2 if found else 1", "i += 1"),
@@ -60,9 +64,10 @@ WRONG = {
     ],
     # 02
     "check_loss_units": [
-        ("the loss at the mean probability", "(1 + 3) / 2", "-math.log2((1 / 2 + 1 / 8) / 2)"),
+        ("the loss at the mean probability", "(1 + 5) / 2", "-math.log2((1 / 2 + 1 / 32) / 2)"),
         ("converts the wrong way", "bits * math.log(2)", "bits / math.log(2)"),
-        ("averages 2 and 8", "2**bits", "(2 + 8) / 2"),
+        ("averages 2 and 32", "2**bits", "(2 + 32) / 2"),
+        ("squares the bits", "2**bits", "bits**2"),
         ("e to the bits", "2**bits", "math.exp(bits)"),
         ("bits for bytes", " / 8", ""),
         ("nats for bits", "1_000 * bits / 8", "1_000 * nats / 8"),
@@ -159,6 +164,7 @@ WRONG = {
         ("masks with a low number", "-torch.inf", "-100.0"),
         ("multiplies by infinity", "scores.masked_fill(future, -torch.inf)",
          "(scores + future * -torch.inf)"),
+        ("a number that fits D = 16 only", "query.shape[-1] ** 0.5", "4"),
     ],
     "check_one_back": [
         ("forgets that scores are divided", " * length**0.5", ""),
@@ -189,6 +195,7 @@ WRONG = {
         ("takes the absolute value too late", "jacobian.abs().amax(dim=(1, 3))",
          "jacobian.amax(dim=(1, 3)).abs()"),
         ("sums, and leaves the maximum out", "amax(dim=(1, 3))", "sum(dim=(1, 3))"),
+        ("leaves the batch out", "layer(x[None])[0]", "layer(x)"),
     ],
     # 04
     "check_attention_cost": [
@@ -247,6 +254,7 @@ WRONG = {
          "    value = value.repeat_interleave(shared, dim=1)",
          "query = query.unflatten(1, (-1, shared)).mean(dim=2)"),
         ("does not divide the scores", "is_causal=True", "is_causal=True, scale=1"),
+        ("divides by D", "is_causal=True", "is_causal=True, scale=1 / query.shape[-1]"),
     ],
     "check_attend_in_tiles": [
         ("subtracts no maximum", "torch.maximum(highest, scores.max())", "torch.tensor(0.0)"),
@@ -279,6 +287,7 @@ WRONG = {
         ("rescales in evaluation, as dropout that is not inverted does", "return x\n",
          "return x * (1 - p)\n"),
         ("drops in evaluation too", "if not training: return x\n    ", ""),
+        ("a number that fits p = 0.25 only", "/ (1 - p)", "* 4 / 3"),
     ],
     "check_mended_block": [
         ("the first fault stays", "x = x + attention(norm1(x))",
@@ -294,6 +303,7 @@ WRONG = {
         ("feed-forward before attention",
          "x = x + attention(norm1(x))\n    return x + feed_forward(norm2(x))",
          "x = x + feed_forward(norm1(x))\n    return x + attention(norm2(x))"),
+        ("asks attention twice", "feed_forward(norm2(x))", "attention(norm2(x))"),
     ],
     "check_rms_norm": [
         ("subtracts the mean, but divides by the RMS", "return x /",
@@ -351,6 +361,10 @@ WRONG = {
         ("changes the given layer", "folded = nn.Linear(linear.in_features, linear.out_features)",
          "folded = linear"),
         ("forgets the scale", " * norm.weight.data", ""),
+        ("gives linear a bias", "if linear.bias is not None: folded",
+         "if linear.bias is None:\n"
+         "        linear.bias = nn.Parameter(torch.zeros(linear.out_features))\n"
+         "    folded"),
     ],
     # 06
     "check_modern_count": [
@@ -394,6 +408,8 @@ WRONG = {
          "        stream[-1] = self.norm(stream[-1])\n        return self.lm_head(stream[-1])"),
         ("returns the stream only", "self.lm_head(self.norm(stream[-1])), ", ""),
         ("concatenates", "torch.stack(stream)", "torch.cat(stream)"),
+        ("leaves dropout out", "self.embed(idx)",
+         "self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]"),
     ],
     "check_reading_flops": [
         ("counts training", "2 * length * matrices + 4 * pairs",
@@ -410,6 +426,8 @@ WRONG = {
          "return 2 * matrices + 4 * pairs / length"),
         ("gives attention one head's width", "length * length * C",
          "length * length * C // config.num_heads"),
+        ("counts the token embedding as a matrix", "C * config.vocab_size",
+         "2 * C * config.vocab_size"),
     ],
     "check_first_loss": [
         ("the logarithm of V only", " + embed_dim * std**2 / 2", ""),
@@ -430,6 +448,7 @@ WRONG = {
         ("no gradient, no step", " - 0.1 * first / second**0.5", ""),
         ("corrects as on the first step", "**2)", ")"),
         ("decays only once", "a2 = a1 * 0.95", "a2 = a1"),
+        ("decays after the step", "a1 = 2 * 0.95 - 0.1", "a1 = (2 - 0.1) * 0.95"),
     ],
     "check_accumulate": [
         ("forgets to divide", " * (len(x) / len(inputs))", ""),
@@ -534,6 +553,10 @@ WRONG = {
         ("positions begin at zero again", "[past : past + T]", "[:T]"),
         ("the triangle is not shifted", "triu(1 + past)", "triu(1)"),
         ("no mask at all in later pieces", "triu(1 + past)", "triu(1 + past * 100)"),
+        ("computes everything again", "        scores = head.query(x)",
+         "        self.ids = torch.cat([getattr(self, 'ids', idx[:, :0]), idx], dim=1)\n"
+         "        return model(self.ids)[:, -T:]\n"
+         "        scores = head.query(x)"),
         ("an empty slice", "[past : past + T]", "[past:T]"),
         ("puts the new keys before the old", "[self.keys, head.key(x)]",
          "[head.key(x), self.keys]"),
@@ -548,7 +571,7 @@ WRONG = {
         ("returns the worst of the beam", "beams[0][1]", "beams[-1][1]"),
         ("leaves out the start", "beams[0][1]", "beams[0][1][len(start):]"),
         ("keeps width of each text, not of all", "[:width]", "[: width * len(beams)]"),
-        ("adds probabilities", "score + gain", "score + math.exp(gain)"),
+        ("adds probabilities", "score + gain", "score + __import__('math').exp(gain)"),
         ("goes on greedily after the first step",
          "    for _ in range(num_chars):\n"
          "        longer = [(score + gain, ids + [i]) for score, ids in beams\n"
@@ -980,6 +1003,14 @@ WRONG = {
          'max((entry["data_offsets"][1] for entry in header.values()), default=0)',
          "sum(entry['data_offsets'][1] - entry['data_offsets'][0] for entry in header.values())"),
         ("thinks that there is always a tensor", ", default=0", ""),
+        ("compares the shapes' bytes with the file, not with each entry",
+         "        if end - begin != needed:\n"
+         '            raise ValueError(f"{name} has {end - begin} bytes, and its shape needs'
+         ' {needed}")\n',
+         '    due = len(content) - 8 - length\n'
+         '    if due != sum(math.prod(each["shape"]) * size[each["dtype"]]\n'
+         "                  for each in header.values()):\n"
+         '        raise ValueError("the shapes need more or fewer bytes than there are")\n'),
     ],
     "check_shards": [
         ("counts numbers, not bytes", "tensor.nbytes", "tensor.numel()"),
@@ -1004,6 +1035,7 @@ WRONG = {
          "if name == 'head': continue"),
         ("keeps the last name", "    for name, tensor in state.items():",
          "    for name, tensor in {t.data_ptr(): (n, t) for n, t in state.items()}.values():"),
+        ("writes the zeros out", "model-{i:05}", "model-0000{i}"),
     ],
     # 14
     "check_tokenizer_class": [
@@ -1126,6 +1158,20 @@ WRONG = {
          "return self.dropout(self.down_proj(F.relu(self.up_proj(x))))",
          "return self.down_proj(F.relu(self.up_proj(x)))"),
         ("dropout in evaluation", "return self.dropout(", "return F.dropout("),
+        ("no forward in feed-forward",
+         "        self.feed_forward = FeedForward(embed_dim, dropout)\n"
+         "\n"
+         "    def forward(self, x):\n"
+         "        x = x + self.attention(self.norm1(x))\n"
+         "        return x + self.feed_forward(self.norm2(x))",
+         "        self.feed_forward = nn.ModuleDict({'up_proj': nn.Linear(embed_dim, 4 *"
+         " embed_dim), 'down_proj': nn.Linear(4 * embed_dim, embed_dim)})\n"
+         "        self.dropout = nn.Dropout(dropout)\n"
+         "\n"
+         "    def forward(self, x):\n"
+         "        x, part = x + self.attention(self.norm1(x)), self.feed_forward\n"
+         "        return x + self.dropout(part['down_proj'](F.relu(part['up_proj']("
+         "self.norm2(x)))))"),
         ("one norm under two names", "nn.LayerNorm(embed_dim), nn.LayerNorm(embed_dim)",
          "[nn.LayerNorm(embed_dim)] * 2"),
         ("writes into x",

@@ -13,11 +13,14 @@ import math
 import torch
 
 from ..text import get_batch
-from .common import Wrong, ask, ask_with, checker, expect, same
+from minigpt_course.checks.common import (
+    Wrong, ask, ask_with, checker, expect, one_number, same,
+)
 
 # %% ../../nbs/appendix/checks_01.ipynb #c01-009
 def say(name, mine, wanted, slips, hint, tolerance=1e-6):
     "Whether a number is right; raises `Wrong` naming the slip that gives it."
+    one_number(mine, f"`{name}`")
     nearest = min(slips, key=lambda slip: abs(mine - slip))
     said = slips[nearest] if math.isclose(mine, nearest, rel_tol=tolerance) else hint
     same(mine, wanted, f"`{name}` is {mine}: {said}", f"`{name}`", tolerance)
@@ -30,8 +33,8 @@ def check_training_batch(draw_examples):
     def draw(seed):
         return ask(draw_examples, ids, 40, 2_000, 6, torch.Generator().manual_seed(seed))
     pair = draw(0)
-    expect(isinstance(pair, (tuple, list)) and len(pair) == 2,
-           "two things should come back, inputs and targets")
+    expect(isinstance(pair, (tuple, list)) and [*map(torch.is_tensor, pair)] == [True, True],
+           "two tensors should come back, inputs and targets: `torch.stack` makes one of a list")
     x, y = pair
     shapes = (f"the inputs have the shape {tuple(x.shape)} and the targets {tuple(y.shape)}, "
               "expected (2000, 6) for both")
@@ -105,11 +108,13 @@ def odds_at_the_edge(near_start, unseen) -> None:
     slips = {
         0: "once on average is not once each",
         1 - (9_800 / 9_900) ** 100: "that is the probability of being seen; the other one is asked",
+        0.99**100: "that divides by the 10,000 characters, and a sequence begins at one of "
+        "`windows` places",
         9_800 / 9_900: "that is one sequence's probability, and there are 100 (or you "
         "took 1 for `middle`)",
     }
     say("unseen", unseen, 0.3623, slips,
-        "multiply the probability that one sequence misses the place, once for each", 0.005)
+        "multiply the probability that one sequence misses the place, once for each", 0.002)
 
 # %% ../../nbs/appendix/checks_01.ipynb #c01-012
 @checker
@@ -137,11 +142,14 @@ def check_byte_fallback(encode, decode):
 def half_characters(decode, chars) -> None:
     "Whether bytes that are no character are replaced; raises `Wrong`."
     for ids, wanted in (([0, 199, 1], "a\N{REPLACEMENT CHARACTER}b"),
-                        ([199, 192, 199, 1], "ü\N{REPLACEMENT CHARACTER}b")):
+                        ([199, 192, 199, 1], "ü\N{REPLACEMENT CHARACTER}b"),
+                        ([0, 199], "a\N{REPLACEMENT CHARACTER}")):
         try: half = decode(ids, chars)
         except UnicodeDecodeError:
             raise Wrong("half a character stopped the decoder: `bytes.decode` can replace what it "
                         "cannot read")
+        except Exception as error:
+            raise Wrong(f"{ids} stopped your decoder with {type(error).__name__}: {error}")
         expect(half == wanted, f"{ids} became “{half}”, expected “{wanted}”: show what cannot be "
                "read, and what can as it is")
 

@@ -14,49 +14,51 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .common import ask, ask_with, checker, expect, same
+from .common import ask, ask_with, checker, expect, one_number, same
 
 # %% ../../nbs/appendix/checks_02.ipynb #c02-004
 @checker
 def check_loss_units(bits, nats, perplexity, num_bytes):
     "02, exercise 1: one loss in bits, nats, equally likely characters and bytes."
     slips = {
-        math.log2(3.2): "that is the loss at the mean probability; take the mean of the two "
+        math.log2(64 / 17): "that is the loss at the mean probability; take the mean of the two "
         "losses",
-        4: "that is the sum of the two; each is paid in half of the places only",
-        2 * math.log(2): "those are nats",
+        6: "that is the sum of the two; each is paid in half of the places only",
+        3 * math.log(2): "those are nats",
     }
-    say("bits", bits, 2, slips,
-        "1/2 costs one yes-or-no question and 1/8 costs three; take the mean")
+    say("bits", bits, 3, slips,
+        "1/2 costs one yes-or-no question and 1/32 costs five; take the mean")
     slips = {
-        2 / math.log(2): "you went the wrong way: a nat is the larger unit, so there are fewer "
+        3 / math.log(2): "you went the wrong way: a nat is the larger unit, so there are fewer "
         "nats",
-        2: "those are still bits",
+        3: "those are still bits",
     }
-    say("nats", nats, 2 * math.log(2), slips, "multiply the bits by ln 2, which is 0.693")
+    say("nats", nats, 3 * math.log(2), slips, "multiply the bits by ln 2, which is 0.693")
     perplexity_and_bytes(perplexity, num_bytes)
-    return ("The model is in doubt as if among four characters, and the text fits into a quarter "
-            "of its bytes: one fact, four units.")
+    return ("The model is in doubt as if among eight characters, and the text fits into three "
+            "eighths of its bytes: one fact, four units.")
 
 # %% ../../nbs/appendix/checks_02.ipynb #c02-005
 def perplexity_and_bytes(perplexity, num_bytes) -> None:
     "The last two numbers of the exercise; raises `Wrong`."
     slips = {
-        5: "that is the mean of 2 and 8; average the logarithms first, then take the power",
-        math.exp(2): "you raised e to the bits; e goes with nats, and 2 with bits",
-        3.2: "that is one over the mean probability",
+        17: "that is the mean of 2 and 32; average the logarithms first, then take the power",
+        9: "that is the bits squared; raise 2 to them",
+        math.exp(3): "you raised e to the bits; e goes with nats, and 2 with bits",
+        64 / 17: "that is one over the mean probability",
     }
-    say("perplexity", perplexity, 4, slips, "raise e to the loss in nats")
+    say("perplexity", perplexity, 8, slips, "raise e to the loss in nats")
     slips = {
-        2_000: "those are bits, and a byte holds eight of them",
-        250 * math.log(2): "you counted nats as bits",
+        3_000: "those are bits, and a byte holds eight of them",
+        375 * math.log(2): "you counted nats as bits",
         1_000: "that is a byte for each character; this model needs less",
     }
-    say("num_bytes", num_bytes, 250, slips, "1,000 characters of so many bits, eight to a byte")
+    say("num_bytes", num_bytes, 375, slips, "1,000 characters of so many bits, eight to a byte")
 
 # %% ../../nbs/appendix/checks_02.ipynb #c02-006
 def say(name, mine, wanted, slips, hint):
     "Whether a number is right; raises `Wrong` naming the slip that gives it."
+    one_number(mine, f"`{name}`")
     said = next((words for slip, words in slips.items() if math.isclose(mine, slip, rel_tol=5e-3)),
                 hint)
     same(mine, wanted, f"`{name}` is {mine}: {said}", f"`{name}`", tolerance=2e-3)
@@ -72,8 +74,11 @@ def check_table_gradient(table_gradient):
         mine = ask_with("with autograd switched off", table_gradient, given, inputs, targets)
     expect(torch.equal(given, table), "your function changed the table: it should only say which "
            "way to go")
-    expect(isinstance(mine, torch.Tensor) and mine.shape == table.shape, "the gradient should have "
-           f"the shape of the table, (4, 4), and is {tuple(getattr(mine, 'shape', ())) or mine}")
+    expect(isinstance(mine, torch.Tensor),
+           f"the gradient should be a tensor, and is a {type(mine).__name__}")
+    expect(mine.shape == table.shape, "the gradient should have the shape of the table, (4, 4), "
+           f"and has {tuple(mine.shape)}")
+    mine = mine.to(table.dtype)
     table.requires_grad_()
     F.cross_entropy(table[inputs], targets).backward()
     said = next((words for slip, words in gradient_slips(table.detach(), inputs, targets)
@@ -132,7 +137,7 @@ def check_mean_loss(mean_loss):
 def loss_of_random_logits(mean_loss, targets) -> None:
     "The loss of logits that differ; raises `Wrong` naming the slip that gives it."
     logits = 3 * torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
-    mine, probs = ask(mean_loss, logits, targets), logits.softmax(-1)
+    mine, probs = ask(mean_loss, logits.clone(), targets), logits.softmax(-1)
     right = probs.gather(-1, targets[..., None])
     slips = {
         -probs[:, :, targets].log().mean(): "each position was asked for all 6 targets, not its "

@@ -201,7 +201,8 @@ def each_query_head(H, G, mine, value, query, key) -> None:
         expect(not torch.allclose(mine[:, h], hot, atol=1e-4),
                "the weights are too sharp: divide the scores by the square root of D")
         same(mine[:, h], wanted, f"with {H} query heads and {G} key heads, query head {h} should "
-             f"look with key head {shared}: are keys and values in the same order?")
+             f"look with key head {shared}: are keys and values in the same order, and the "
+             "scores divided by the square root of D?")
 
 # %% ../../nbs/appendix/checks_04.ipynb #c04-018
 def overwritten_tiles(

@@ -42,6 +42,10 @@ def check_dropout(dropout):
     enlarged(kept)
     expect(not torch.equal(ask(dropout, x, 0.25, True), mine),
            "two calls drop the same numbers: draw new random numbers each time")
+    half = ask(dropout, x, 0.5, True)
+    off = (half - torch.where(half == 0, 0.0, 2 * x)).abs().max()
+    expect(off < 1e-4 and 0.45 < (half == 0).float().mean() < 0.55, "right with p=0.25 and "
+           "wrong with p=0.5: is a number fixed that should come from p?")
     return ("No single number is reliable now, and yet the mean is, so evaluation needs no "
             "correction.")
 
@@ -85,6 +89,7 @@ def asked_in_order(given, asked, norm, x, twice, mine) -> None:
     "What the layers were asked, and what became of their outputs; raises `Wrong`."
     expect(len(given) == 2, "ask each layer once, for with dropout two answers differ: "
            f"{len(given)} questions were asked, not 2")
+    expect(asked[0] != asked[1], f"{asked[0]} is asked twice, and the other layer never")
     expect(asked == ["attention", "feed-forward"],
            "feed-forward is asked first: a block gathers from the past before it thinks about it")
     same(given[0], norm(x),
@@ -251,6 +256,7 @@ def check_folded_norm(fold):
          "on the bare normalised x the folded layer should give what linear(norm(x)) gives")
     same(ask(fold, norm, bare)(n), bare(norm(x)).detach(),
          "for a linear without bias the result differs from linear(norm(x))")
+    expect(bare.bias is None, "linear came without a bias and has one now: leave it as it is")
     return "LayerNorm's scale and shift are a help in training: afterwards they can be folded away."
 
 # %% ../../nbs/appendix/checks_05.ipynb #c05-019

@@ -98,6 +98,9 @@ def check_stream(StreamGPT):
     same_stream(stream, plain, right)
     same(logits, plain(idx).detach(),
          "the logits differ from those of GPT: norm stands between the last block and lm_head")
+    model.dropout.p = 0.5
+    expect((ask(model, idx)[1][0] == 0).any(), "in training GPT drops some of the embedding's "
+           "numbers, and your stream[0] has them all: self.embed does both")
     return ("Now you can ask at any depth what the model would say there: give stream[k] to norm "
             "and lm_head.")
 
@@ -154,6 +157,7 @@ def flops_slips(right, T, pairs, projection) -> list[tuple]:
          "attention looks over the window's length positions here, not over context_length"),
         (right - 384 * T * projection, "an output projection is one more C x C in each block"),
         (right - 176 * T, "lm_head is missing"),
+        (right + 176 * T, "an embedding looks its rows up: nothing is multiplied"),
     ]
 
 # %% ../../nbs/appendix/checks_06.ipynb #c06-014

@@ -64,6 +64,8 @@ def adamw_slips(a1, b1, a2):
          "gradient, where Adam divides it away. AdamW shrinks the weight itself, by 0.1 · 0.5"),
         (a1, 1.8106, "a became 1.811: the bias correction is missing. One gradient is 0.2 of the "
          "first moment and 0.05 of the second, and both are corrected"),
+        (a1, 1.805, "a became 1.805: the decay shrinks the weight as it was before the step, so "
+         "it comes first"),
         (a1, 1.897, "a's step was 0.1 · 0.03: that is gradient descent. AdamW divides by the root "
          "of the mean square, so the gradient's size cancels"),
         (b1, -400.95, "b's step was 0.1 · 4000: that is gradient descent. AdamW divides by the "
@@ -286,7 +288,10 @@ def check_open_task(my_run):
         return len(curve.rows) % 50 == 0 and pace(curve) * config.steps > SECONDS
     try: curve = train(GPT(size), corpus, config, tokenizer=tokenizer, on_step=stop)
     except Diverged as error: raise Wrong(str(error)) from error
-    expect(len(curve.rows) > config.steps, f"a step takes {1e3 * pace(curve):.0f} ms, so "
+    done, needed = len(curve.rows) > config.steps, pace(curve) * config.steps
+    expect(done or needed > SECONDS, f"the run was stopped by hand after {len(curve.rows):,} steps:"
+           " run the cell again, and let it end")
+    expect(done, f"a step takes {1e3 * pace(curve):.0f} ms, so "
            f"{config.steps:,} take more than {SECONDS:.0f} s. Choose fewer steps, so that "
            "the learning rate has fallen when the time is over, or a smaller model")
     loss = min(loss for _, loss in curve.validation())

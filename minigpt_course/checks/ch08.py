@@ -144,7 +144,11 @@ def check_cached_lm(CachedLM):
     torch.manual_seed(0)
     model, idx = AttentionLM(7, 12, 6).requires_grad_(False), torch.randint(7, (1, 9))
     positions = model.position_embedding.weight.clone()
+    made = []  # of each call, for how many positions a key was computed
+    model.attention.key.register_forward_hook(
+        lambda layer, given, out: made.append(out.shape[:-1].numel()))
     for scale, sizes, words in piecewise_cases():
+        made.clear()
         model.position_embedding.weight.copy_(scale * positions)
         cache = ask(CachedLM, model)
         pieces = [ask(cache.feed, piece) for piece in idx.split(sizes, dim=1)]
@@ -152,6 +156,8 @@ def check_cached_lm(CachedLM):
                f"pieces of {sizes} ids gave logits of shapes {[tuple(p.shape) for p in pieces]}, "
                "expected (1, T, 7) for each: give the logits of all T positions; a 0 in a shape "
                "comes of an empty slice of positions")
+        expect(sum(made) <= idx.numel(), f"pieces of {sizes}: {sum(made)} keys were computed, and "
+               f"{idx.numel()} are enough: keep what was computed before, that is what a cache is")
         same(torch.cat(pieces, dim=1), model(idx), f"pieces of {sizes}: {words}", "the logits")
     return ("A first piece proves nothing about a cache: you now test it with pieces of odd sizes, "
             "as this notebook does.")

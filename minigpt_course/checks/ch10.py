@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .common import ask, checker, expect, same
+from .common import ask, checker, expect, one_number, same
 from ..gpt import GPT, GPTConfig
 from ..multihead import MultiHeadAttention
 from ..speed import in_turns
@@ -131,6 +131,7 @@ def run_turns(
                lambda: now[0], wait)
     expect(isinstance(mine, dict) and set(mine) == set("abc"), "for the works a, b and c there "
            f"should be a dictionary with these names, and it is {mine}")
+    for name, ratio in mine.items(): one_number(ratio, name)
     expect(all(calls.count(name) == rounds + 1 for name in mine),
            f"with rounds={rounds} each work should be called {rounds + 1} times, of which the "
            f"first does not count, and the calls were {' '.join(calls)}")
@@ -237,6 +238,8 @@ def right_heads(attend) -> None:
     expect(isinstance(mine, torch.Tensor) and mine.shape == wanted.shape,
            "from three (2, 4, 6, 8) should come one (2, 4, 6, 8), the heads' outputs, and came "
            f"{tuple(getattr(mine, 'shape', ()))}")
+    expect(mine.dtype == wanted.dtype, f"the queries are {query.dtype} and what comes back is "
+           f"{mine.dtype}: it should have their dtype")
     expect(not mine.isnan().any(), "there are nan: a position of which all scores are masked has "
            "nothing left. Position i sees the positions 0 to i, itself included")
     usual = F.scaled_dot_product_attention

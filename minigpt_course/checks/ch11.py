@@ -21,7 +21,9 @@ from torch.nn import functional as F
 
 from ..attention import attention_weights
 from ..gpt import GPT, GPTConfig
-from .common import Unanswered, Wrong, ask, ask_with, checker, expect, same
+from minigpt_course.checks.common import (
+    Unanswered, Wrong, ask, ask_with, checker, expect, one_number, same,
+)
 
 # %% ../../nbs/appendix/checks_11.ipynb #c11-005
 def maps_to_weigh() -> torch.Tensor:  # (3, 2, 3, 5, 5)
@@ -74,6 +76,7 @@ def check_head_entropy(flat, mean_flat, half, head_entropy):
     "11, exercise 1: how widely a head looks, predicted and measured."
     ln = math.log
     for name, mine, wanted, slips in entropies_on_paper(flat, ln, mean_flat, half):
+        one_number(mine, f"`{name}`")
         nearest = min(slips, key=lambda slip: abs(mine - slip))
         words = (slips[nearest] if abs(mine - nearest) < 6e-3
                  else f"is {mine:.3f}, which is not the sum of w ln(1 / w) over the places")
@@ -277,6 +280,7 @@ def chance_trial(
     mine = ask(by_chance, near.clone(), given, shuffles)
     expect(torch.equal(given, mask),
            "members was changed in place: make a new mask for each random group")
+    one_number(mine, "the answer")
     return float(mine)
 
 # %% ../../nbs/appendix/checks_11.ipynb #c11-023

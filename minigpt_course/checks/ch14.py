@@ -432,7 +432,10 @@ def check_block_class(Block):
     x = torch.randn(2, 7, 12)
     for parameter in theirs.parameters(): nn.init.normal_(parameter, std=0.5)
     take_weights(mine, theirs)
-    own_class(type(mine.feed_forward), "forward")
+    try: own_class(type(mine.feed_forward), "forward")
+    except Unanswered:
+        raise Wrong("feed_forward has no forward of its own: make it a module that goes through "
+                    "up_proj, ReLU, down_proj and dropout itself") from None
     stream = "so it is not the mask: look at norms, sums and ReLU, and at their order"
     agree(mine, theirs, x, block_slips(theirs, x), stream)
     for inputs in (x[:1, :1], torch.randn(3, 15, 12)): agree(mine, theirs, inputs, alone=stream)
