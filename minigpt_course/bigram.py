@@ -23,7 +23,7 @@ class BigramLM(nn.Module):
         return self.token_embedding(idx)  # (B, T) -> (B, T, V)
 
 # %% ../nbs/02_bigram.ipynb #02-040
-@torch.no_grad()
+@torch.no_grad()  # nothing is noted down for a backward that never comes
 def evaluate(
     model: nn.Module,  # ids (B, T) to logits (B, T, V)
     ids: Tensor,  # (N,) the text to judge on
@@ -32,10 +32,10 @@ def evaluate(
 ) -> float:  # mean loss over all N - 1 targets, nats per character
     "The loss over a whole text, in evaluation mode. `ValueError` if it has no target."
     total = 0.0
-    with evaluating(model) as device:
+    with evaluating(model) as device:  # what is for training only, as dropout (05), is off
         for x, y in side_by_side(ids, context_length, batch_size):
-            logits, targets = model(x.to(device)).flatten(0, 1), y.to(device).flatten()
-            total += F.cross_entropy(logits, targets, reduction="sum").item()
+            logits, targets = model(x.to(device)).flatten(0, 1), y.to(device).flatten()  # (B T, V)
+            total += F.cross_entropy(logits, targets, reduction="sum").item()  # one row per target
     return total / (len(ids) - 1)
 
 # %% ../nbs/02_bigram.ipynb #02-046
@@ -54,7 +54,7 @@ def fit(
     generator, losses = torch.Generator().manual_seed(seed), []
     for _ in tqdm(range(steps), desc=type(model).__name__, leave=False):
         inputs, targets = get_batch(ids, batch_size, context_length, generator)
-        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())  # (B T, V)
         optimizer.zero_grad()  # backward adds to what stands there
         loss.backward()
         optimizer.step()

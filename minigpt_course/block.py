@@ -32,7 +32,7 @@ class FeedForward(nn.Module):
     "Each position by itself: four times as wide, an activation function, and back."
     def __init__(self, embed_dim: int, dropout: float = 0.0, activation: str = "relu"):
         super().__init__()
-        self.up_proj = nn.Linear(embed_dim, 4 * embed_dim)
+        self.up_proj = nn.Linear(embed_dim, 4 * embed_dim)  # 4: a custom since Vaswani et al.
         self.down_proj = nn.Linear(4 * embed_dim, embed_dim)
         self.dropout, self.activation = Dropout(dropout), ACTIVATIONS[activation]
 

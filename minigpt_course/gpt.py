@@ -54,9 +54,9 @@ class GPT(nn.Module):
         nn.init.zeros_(self.lm_head.bias)
         if config.tied_head:
             self.token_embedding.weight = self.lm_head.weight
-            nn.init.normal_(self.lm_head.weight, std=C**-0.5)
+            nn.init.normal_(self.lm_head.weight, std=C**-0.5)  # small for an embedding
 
-    def embed(self, idx: Tensor, start: int = 0) -> Tensor:  # (B, T) -> (B, T, C)
+    def embed(self, idx: Tensor, start: int = 0) -> Tensor:  # (B, T) -> (B, T, C); start: for 08
         check_ids(idx, start, self.config)
         positions = self.position_embedding.weight[start : start + idx.shape[1]]  # (T, C)
         return self.dropout(self.token_embedding(idx) + positions)

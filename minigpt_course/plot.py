@@ -9,9 +9,9 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'GREY', 'COLORS', 
            'gradient_step', 'loss_curves', 'lines', 'results_chart', 'causal_mask', 'look_back', 'probe_map',
            'dot_pattern', 'attention_row', 'source_diff', 'Table', 'table', 'gains_table', 'dot_patterns',
            'number_labels', 'head_labels', 'seed_spread', 'residual_stream', 'depth_profiles', 'ledger_areas',
-           'learning_curve', 'temperatures', 'key_value_cache', 'seed_band', 'fault_panels', 'dependence_maps',
-           'diagnosis_panel', 'sizes', 'roofline', 'waterfall', 'heads_grid', 'logit_parts', 'lens_table',
-           'embedding_plane', 'induction_circuit', 'copying', 'duration', 'run_times', 'gradient_sizes',
+           'learning_curve', 'temperatures', 'key_value_cache', 'seed_band', 'fault_panels', 'activation_history',
+           'dependence_maps', 'diagnosis_panel', 'sizes', 'roofline', 'waterfall', 'heads_grid', 'logit_parts',
+           'lens_table', 'embedding_plane', 'induction_circuit', 'copying', 'duration', 'run_times', 'gradient_sizes',
            'generalization_gap', 'train_and_validation']
 
 # %% ../nbs/appendix/plot.ipynb #plot-002
@@ -886,6 +886,23 @@ def _faulty_runs(ax, runs: list[dict], healthy: list[dict], every: int) -> None:
         ax.plot(_steps(losses, every), losses, "-", color=BLUE, linewidth=1, label=names[0])
         steps, losses = np.array(run["validations"]).T
         ax.plot(steps, np.minimum(losses, 4.95), "o:", color=RED, linewidth=1, label=names[1])
+
+# %% ../nbs/appendix/plot.ipynb #plot-074f
+@in_style
+def activation_history(
+    counts: dict[str, object],  # title to (steps, bins): how many numbers of which size
+    most: float,  # the bins lie between -most and most
+):
+    "How large a layer's numbers are, step by step: the darker, the more of them (logarithmic)."
+    axes = np.atleast_1d(_new_axes(4.6 * len(counts), 3.2, columns=len(counts), xlabel="step"))
+    for ax, (title, history) in zip(axes, counts.items()):
+        history = np.asarray(history)
+        ax.imshow(np.log1p(history.T), cmap="Blues", origin="lower", aspect="auto",
+                  extent=(0, len(history), -most, most))
+        ax.axhline(0, **DOTTED)
+        ax.set_title(title)
+    axes[0].set_ylabel("a number before ReLU")
+    return axes
 
 # %% ../nbs/appendix/plot.ipynb #plot-076
 @in_style

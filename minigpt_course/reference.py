@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'ROUNDING', 'student_t', 'Interval', 'reference_band', 'compared', 'judge', 'cause', 'run_notes', 'read_notes',
-           'gain_by_choosing']
+           'noted_baselines', 'gain_by_choosing']
 
 # %% ../nbs/appendix/reference.ipynb #ref-002
 import functools
@@ -146,6 +146,14 @@ def read_notes(
     "What a curve's file says about its run: the lines before the table that begin with #."
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     return dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
+
+
+def noted_baselines(
+    notes: dict[str, str],  # from `read_notes`
+) -> dict[str, float]:  # baseline to nats per character
+    "The baselines of the text that a run learnt, as its file says."
+    return {name.removeprefix("baseline "): float(loss) for name, loss in notes.items()
+            if name.startswith("baseline ")}
 
 # %% ../nbs/appendix/reference.ipynb #ref-008
 def gain_by_choosing(

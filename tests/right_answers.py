@@ -91,6 +91,7 @@ RIGHT = {
          "weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)\n"
          "    return weights @ value",
          "return F.scaled_dot_product_attention(query, key, value, is_causal=True)"),
+        ("D of the values", "query.shape[-1]", "value.shape[-1]"),
     ],
     "check_one_back": [
         ("the keys are large, not the queries",
@@ -608,5 +609,20 @@ RIGHT = {
          "        x = self.dropout(x)\n"
          "        for block in self.blocks: x = block(x)\n"
          "        return self.lm_head(self.norm(x))"),
+    ],
+    "check_value_class": [
+        ("from call to call",
+         "    def backward(self):\n"
+         "        waiting = {self: 1.0}\n"
+         "        while waiting:\n"
+         "            youngest = max(waiting, key=lambda value: value.number)\n"
+         "            gradient = waiting.pop(youngest)\n"
+         "            youngest.grad += gradient\n"
+         "            for value, derivative in youngest.made_of:\n"
+         "                waiting[value] = waiting.get(value, 0.0) + gradient * derivative\n",
+         "    def backward(self, gradient=1.0):\n"
+         "        self.grad += gradient\n"
+         "        for value, derivative in self.made_of: value.backward(gradient * derivative)\n"),
+        ("the oldest first", "max(waiting", "min(waiting"),
     ],
 }

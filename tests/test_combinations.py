@@ -166,7 +166,7 @@ def reports(tmp_path_factory) -> list[dict]:
     names = "RANK", "WORLD_SIZE", "LOCAL_RANK"
     alone = {name: value for name, value in os.environ.items() if name not in names}
     environment = alone | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr
     return [json.loads((folder / f"{number}.json").read_text()) for number in range(2)]
 

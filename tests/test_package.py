@@ -18,6 +18,7 @@ train cache generate probes diagnose speed inside anatomy gpt2 saved pages share
 """.split()
 BESIDE = {  # the modules that stand beside the chain, and what they may import
     "faults": {*CHAIN[: CHAIN.index("generate") + 1]},
+    "llama": set(),
     "plot": set(),
     "proofs": {"block", "gpt"},
     "widgets": {*CHAIN, "faults", "plot"},

@@ -1,6 +1,8 @@
 """The number format of a run: tried where nobody knows it, said once, remembered, and the same for
 training, Muon's products and validation. What a machine would choose decides no test."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -197,6 +199,15 @@ def test_a_run_has_its_ids_where_it_computes(monkeypatch):
     train(small_gpt(), small_corpus(), CONFIG, on_step=lambda model, curve: True)
     corpus = small_corpus()
     assert asked == [(len(corpus.train), CPU), (len(corpus.validation), CPU)]
+
+
+@pytest.mark.parametrize("about, name", [
+    ("model name\t: Xeon\nflags\t\t: fpu avx2 avx512f\n", "Xeon (avx2, avx512f)"),
+    ("model name\t: Old\nflags\t\t: fpu\n", "Old")])
+def test_a_cpu_is_named_with_the_instructions_that_decide_its_speed(monkeypatch, about, name):
+    file = SimpleNamespace(is_file=lambda: True, read_text=lambda: about)
+    monkeypatch.setattr(devices, "Path", lambda path: file)
+    assert devices.cpu_name() == name
 
 
 def test_ids_that_do_not_fit_stay_where_they_are():

@@ -28,7 +28,7 @@ MOST = {
     "09": (1500, 220),
     "10": (1500, 220),
     "11": (1390, 233),
-    "12": (1580, 241),
+    "12": (1580, 244),
     "13": (900, 220),
 }
 # what the course does not say, since the field has a word of its own

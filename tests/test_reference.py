@@ -201,10 +201,16 @@ def wrong(run, references) -> bool:
     return judge(run, reference_band(references)).startswith("outside")
 
 
+MADE = {"short runs": HEALTHY}
+if len(SEEDS) > 2:
+    MADE["reference runs"] = [LearningCurve.from_csv(path).validation() for path in SEEDS]
+
+
+@pytest.mark.parametrize("made", MADE)
 @pytest.mark.parametrize("number", [3, 5])
-def test_few_healthy_runs_are_called_wrong(number):
+def test_few_healthy_runs_are_called_wrong(number, made):
     "Whole runs, drawn with the deviations and the correlations of those that were made."
-    losses = np.array([[loss for _, loss in run] for run in HEALTHY])
+    losses = np.array([[loss for _, loss in run] for run in MADE[made]])
     mean, generator = losses.mean(0), np.random.default_rng(number)
     called = 0
     for _ in range(2000):

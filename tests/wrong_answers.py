@@ -1256,4 +1256,36 @@ WRONG = {
         ("a share of its own in the blocks", ", config.num_heads, config.dropout\n",
          ", config.num_heads, 0.1\n"),
     ],
+    "check_value_class": [
+        ("keeps one gradient of two", "waiting.get(value, 0.0) + gradient * derivative",
+         "gradient * derivative"),
+        ("overwrites the grad", "youngest.grad += gradient", "youngest.grad = gradient"),
+        ("gives each factor its own number", "[(self, other.data), (other, self.data)]",
+         "[(self, self.data), (other, other.data)]"),
+        ("takes a product for a sum", "[(self, other.data), (other, self.data)]",
+         "[(self, 1.0), (other, 1.0)]"),
+        ("forgets that exp is its own derivative", "[(self, math.exp(self.data))]",
+         "[(self, 1.0)]"),
+        ("the number for its reciprocal", "(self, 1 / self.data)", "(self, self.data)"),
+        ("adds along the chain", "gradient * derivative", "gradient + derivative"),
+        ("begins at zero", "waiting = {self: 1.0}", "waiting = {self: 0.0}"),
+        ("forgets the second term", "[(self, 1.0), (other, 1.0)]", "[(self, 1.0)]"),
+        ("gives plain numbers back",
+         "return Value(math.exp(self.data), [(self, math.exp(self.data))])",
+         "return math.exp(self.data)"),
+        ("hands on the whole grad each time",
+         "        waiting = {self: 1.0}\n"
+         "        while waiting:\n"
+         "            youngest = max(waiting, key=lambda value: value.number)\n"
+         "            gradient = waiting.pop(youngest)\n"
+         "            youngest.grad += gradient\n"
+         "            for value, derivative in youngest.made_of:\n"
+         "                waiting[value] = waiting.get(value, 0.0) + gradient * derivative\n",
+         "        self.grad += 1.0\n"
+         "        self.hand_on()\n\n"
+         "    def hand_on(self):\n"
+         "        for value, derivative in self.made_of:\n"
+         "            value.grad += self.grad * derivative\n"
+         "            value.hand_on()\n"),
+    ],
 }

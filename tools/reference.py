@@ -2,7 +2,7 @@
 full model on tiny Shakespeare, trained to its end as `minigpt train --preset kaggle` does it.
 
 `python tools/reference.py` makes each of the seeds 0 to 4 that is not kept yet, `--seeds 0` one of
-them, `--without-dropout` a run that over-fits, to compare with. It times a few steps first, says
+them, `--without-dropout` a run that may over-fit, to compare with. It times a few steps first, says
 how long a run will take, and makes none that takes longer than `--hours`. A run lies in the ignored
 folder _reference/ meanwhile, and the same command goes on with it after an interruption.
 
@@ -29,7 +29,9 @@ from minigpt_course.devices import (  # noqa: E402
     PRECISIONS, Compute, choose_device, cpu_name, name_of,
 )
 from minigpt_course.gpt import GPT, GPTConfig  # noqa: E402
-from minigpt_course.reference import read_notes, reference_band, run_notes  # noqa: E402
+from minigpt_course.reference import (  # noqa: E402
+    noted_baselines, read_notes, reference_band, run_notes,
+)
 from minigpt_course.runs import LearningCurve, Run, load_checkpoint  # noqa: E402
 from minigpt_course.train import TrainConfig, learning_rate_at  # noqa: E402
 
@@ -37,7 +39,7 @@ KEPT, UNDER_WAY = ROOT / "kaggle" / "reference", ROOT / "_reference"
 PICTURE = ROOT / "kaggle" / "learning_curve.png"
 PRESET = "kaggle"
 SIZE = {"dropout"}  # what of a recipe is the model's
-WITHOUT_DROPOUT = {"dropout": 0.0, "steps": 2000}  # its validation loss turns early
+WITHOUT_DROPOUT = {"dropout": 0.0, "steps": 2000}  # its validation loss should turn
 
 
 def recipe(seed: int, changes: dict) -> tuple[GPTConfig, TrainConfig]:
@@ -149,9 +151,7 @@ def draw() -> None:
     if (path := KEPT / "no-dropout.csv").exists():
         curves["without dropout"] = LearningCurve.from_csv(path)
     title = f"{int(notes['parameters']):,} parameters on tiny Shakespeare ({notes['device']})"
-    floor = {name.removeprefix("baseline "): float(loss) for name, loss in notes.items()
-             if name.startswith("baseline ")}
-    axes = plot.train_and_validation(curves, band, floor, title)
+    axes = plot.train_and_validation(curves, band, noted_baselines(notes), title)
     axes.figure.savefig(PICTURE, dpi=120)
     plot.plt.close(axes.figure)
 

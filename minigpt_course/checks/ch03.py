@@ -61,10 +61,10 @@ def check_mended_attention(attend):
     torch.manual_seed(0)
     query, key, value = 2 * torch.randn(3, 4, 16)
     for D in 16, 9:
-        q, k = query[:, :D], key[:, :D]
+        q, k, v = query[:, :D], key[:, :D], value[:, :D]
         words = ("on random numbers the weights are too flat or too sharp: divide the scores by "
                  f"the square root of D, here {D}, with D the last dimension")
-        same(ask(attend, q, k, value), attention_weights(q, k) @ value, words)
+        same(ask(attend, q, k, v), attention_weights(q, k) @ v, words)
     extreme_scores(attend)
     return ("All three are mended: rows sum to one, scores keep variance 1, and the future has no "
             "say, not even through the sum.")

@@ -91,7 +91,7 @@ def names_what_is_wrong(fitting_state) -> None:
                f"{said or 'nothing at all'}")
         expect(all(entry in said for entry in entries),
                f"name every entry that is concerned, here {which}; you say: {said}")
-        for fits in {"norm.bias", "embed.weight"} - set(entries):
+        for fits in sorted({"norm.bias", "embed.weight"} - set(entries)):
             expect(fits not in said,
                    f"{fits} fits, and you name it among what does not; you say: {said}")
     all_in_one_sentence(fitting_state, shapes)
