@@ -1287,5 +1287,25 @@ WRONG = {
          "        for value, derivative in self.made_of:\n"
          "            value.grad += self.grad * derivative\n"
          "            value.hand_on()\n"),
+        ("takes the next from a stack",
+         "        waiting = {self: 1.0}\n"
+         "        while waiting:\n"
+         "            youngest = max(waiting, key=lambda value: value.number)\n"
+         "            gradient = waiting.pop(youngest)\n"
+         "            youngest.grad += gradient\n"
+         "            for value, derivative in youngest.made_of:\n"
+         "                waiting[value] = waiting.get(value, 0.0) + gradient * derivative\n",
+         "        self.grad, waiting, done = 1.0, [self], set()\n"
+         "        while waiting:\n"
+         "            latest = waiting.pop()\n"
+         "            if latest in done: continue\n"
+         "            done.add(latest)\n"
+         "            for value, derivative in latest.made_of:\n"
+         "                value.grad += latest.grad * derivative\n"
+         "                waiting.append(value)\n"),
+        ("takes equal numbers for one Value", "    numbers = count()\n",
+         "    numbers = count()\n\n"
+         "    def __eq__(self, other): return self.data == other.data\n\n"
+         "    def __hash__(self): return hash(self.data)\n"),
     ],
 }

@@ -35,7 +35,7 @@ CLUES = {
         "the map: holes in the past, and something of the future",
         "a map with holes in the past and patches of the future: numbers went to the wrong "
         "positions when the heads were split",
-        "Why a wrong `view` leaks"),
+        "Who depends on whom?"),
     "positions missing": Clue(
         "the weights that get no gradient",
         "a position embedding that no gradient reaches and no step moves: one character repeated "

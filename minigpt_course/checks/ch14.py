@@ -593,6 +593,9 @@ VALUE_CASES = [  # in words, as code, numbers, gradients, what to look at
     ("a * a", lambda a: a * a, (3.0,), (6.0,), "a is used twice, and both uses count"),
     ("b * (b + a) with b = a * a", lambda a: (lambda b: b * (b + a))(a * a), (2.0,), (44.0,),
      "b is used twice: each part of its gradient is handed on once, and none is forgotten"),
+    ("(b + c * c) * b with b = a * a", lambda a, c: (lambda b: (b + c * c) * b)(a * a),
+     (2.0, 2.0), (48.0, 16.0), "b is used twice: its gradient is handed on when both parts have "
+     "come; and c * c is another Value than b, although both are 4"),
     ("the loss of notebook 02", lambda x, y, z, m: (x.exp() + y.exp() + z.exp()).log() + y * m,
      (2.0, 1.0, 0.0, -1.0), (0.665241, -0.755272, 0.090031, 1.0),
      "the probabilities, less 1 at the character that came"),
