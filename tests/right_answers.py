@@ -3,6 +3,19 @@
 Each is (what is different, text in the printed solution, what it becomes).
 """
 
+from wrong_answers import BACKWARD
+
+PARTS = (  # of the GPT that 14 prints, from its blocks to the end
+    "nn.Sequential(*(GPTDecoderBlock(*sizes) for _ in range(config.num_blocks)))\n"
+    "        self.norm = nn.LayerNorm(C)\n"
+    "        self.lm_head = nn.Linear(C, config.vocab_size)\n"
+    "        nn.init.normal_(self.lm_head.weight, std=1 / C)\n"
+    "        nn.init.zeros_(self.lm_head.bias)\n"
+    "\n"
+    "    def forward(self, idx):\n"
+    "        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]\n"
+    "        return self.lm_head(self.norm(self.blocks(self.dropout(x))))")
+
 RIGHT = {
     "check_training_batch": [
         ("the course's own get_batch",
@@ -588,38 +601,16 @@ RIGHT = {
         ("asks for positions by number", "self.position_embedding.weight[: idx.shape[1]]",
          "self.position_embedding(torch.arange(idx.shape[1], device=idx.device))"),
         ("GPT-2's first weights in lm_head", "std=1 / C", "std=0.02"),
-        ("a ModuleList",
-         "nn.Sequential(*(GPTDecoderBlock(*sizes) for _ in range(config.num_blocks)))\n"
-         "        self.norm = nn.LayerNorm(C)\n"
-         "        self.lm_head = nn.Linear(C, config.vocab_size)\n"
-         "        nn.init.normal_(self.lm_head.weight, std=1 / C)\n"
-         "        nn.init.zeros_(self.lm_head.bias)\n"
-         "\n"
-         "    def forward(self, idx):\n"
-         "        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]\n"
-         "        return self.lm_head(self.norm(self.blocks(self.dropout(x))))",
-         "nn.ModuleList(GPTDecoderBlock(*sizes) for _ in range(config.num_blocks))\n"
-         "        self.norm = nn.LayerNorm(C)\n"
-         "        self.lm_head = nn.Linear(C, config.vocab_size)\n"
-         "        nn.init.normal_(self.lm_head.weight, std=1 / C)\n"
-         "        nn.init.zeros_(self.lm_head.bias)\n"
-         "\n"
-         "    def forward(self, idx):\n"
-         "        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]\n"
-         "        x = self.dropout(x)\n"
-         "        for block in self.blocks: x = block(x)\n"
-         "        return self.lm_head(self.norm(x))"),
+        ("a ModuleList", PARTS,
+         PARTS.replace("nn.Sequential(*(", "nn.ModuleList((").replace(
+             "        return self.lm_head(self.norm(self.blocks(self.dropout(x))))",
+             "        x = self.dropout(x)\n"
+             "        for block in self.blocks: x = block(x)\n"
+             "        return self.lm_head(self.norm(x))")),
     ],
     "check_value_class": [
         ("from call to call",
-         "    def backward(self):\n"
-         "        waiting = {self: 1.0}\n"
-         "        while waiting:\n"
-         "            youngest = max(waiting, key=lambda value: value.number)\n"
-         "            gradient = waiting.pop(youngest)\n"
-         "            youngest.grad += gradient\n"
-         "            for value, derivative in youngest.made_of:\n"
-         "                waiting[value] = waiting.get(value, 0.0) + gradient * derivative\n",
+         "    def backward(self):\n" + BACKWARD,
          "    def backward(self, gradient=1.0):\n"
          "        self.grad += gradient\n"
          "        for value, derivative in self.made_of: value.backward(gradient * derivative)\n"),

@@ -70,7 +70,7 @@ def test_a_kept_seed_was_made_by_the_recipe_of_the_presets(path):
                     reason="the reference runs of three seeds are not kept yet")
 def test_the_reference_runs_are_good_on_average_and_agree():
     "nanoGPT's own figure on this text is 1.4697, an estimate from 200 random batches."
-    runs = [LearningCurve.from_csv(path).validation() for path in KEPT if "seed" in path.stem]
+    runs = [LearningCurve.from_csv(path).validation() for path in SEEDS]
     best = [min(loss for _, loss in run) for run in runs]
     assert sum(best) / len(best) < 1.4697
     for run in runs: assert not wrong(run, [other for other in runs if other is not run])

@@ -3,6 +3,16 @@
 Each is (why a learner writes it, text in the printed solution, what it becomes).
 """
 
+BACKWARD = (  # of the autograd that 14 prints
+    "        waiting = {self: 1.0}\n"
+    "        while waiting:\n"
+    "            youngest = max(waiting, key=lambda value: value.number)\n"
+    "            gradient = waiting.pop(youngest)\n"
+    "            youngest.grad += gradient\n"
+    "            for value, derivative in youngest.made_of:\n"
+    "                waiting[value] = waiting.get(value, 0.0) + gradient * derivative\n"
+)
+
 WRONG = {
     # 01
     "check_window_odds": [
@@ -1274,13 +1284,7 @@ WRONG = {
          "return Value(math.exp(self.data), [(self, math.exp(self.data))])",
          "return math.exp(self.data)"),
         ("hands on the whole grad each time",
-         "        waiting = {self: 1.0}\n"
-         "        while waiting:\n"
-         "            youngest = max(waiting, key=lambda value: value.number)\n"
-         "            gradient = waiting.pop(youngest)\n"
-         "            youngest.grad += gradient\n"
-         "            for value, derivative in youngest.made_of:\n"
-         "                waiting[value] = waiting.get(value, 0.0) + gradient * derivative\n",
+         BACKWARD,
          "        self.grad += 1.0\n"
          "        self.hand_on()\n\n"
          "    def hand_on(self):\n"
@@ -1288,13 +1292,7 @@ WRONG = {
          "            value.grad += self.grad * derivative\n"
          "            value.hand_on()\n"),
         ("takes the next from a stack",
-         "        waiting = {self: 1.0}\n"
-         "        while waiting:\n"
-         "            youngest = max(waiting, key=lambda value: value.number)\n"
-         "            gradient = waiting.pop(youngest)\n"
-         "            youngest.grad += gradient\n"
-         "            for value, derivative in youngest.made_of:\n"
-         "                waiting[value] = waiting.get(value, 0.0) + gradient * derivative\n",
+         BACKWARD,
          "        self.grad, waiting, done = 1.0, [self], set()\n"
          "        while waiting:\n"
          "            latest = waiting.pop()\n"
