@@ -33,7 +33,7 @@ class SelfAttention(nn.Module):
 @torch.no_grad()
 def causality_probe(
     forward,  # a module in evaluation mode: vectors (1, T, C) or ids (1, T) to (1, T, ...)
-    inputs: Tensor,  # (T, C) vectors, or (T,) ids: each is swapped for another one of them
+    inputs: Tensor,  # (T, C) vectors, each replaced by 1 minus it; (T,) ids, by another of them
 ) -> Tensor:  # (T, T); entry [i, j] is the largest change of output i when input j is changed
     "Change each position in turn: what is causal has exact zeros where j > i."
     unchanged, moved = forward(inputs[None])[0], []

@@ -73,7 +73,7 @@ PresetName = option(Preset, "laptop: minutes on a CPU; kaggle: 13 million parame
 RunDir = option(Path | None, "folder for checkpoints, curve and model [default: runs/PRESET]")
 Resume = option(bool, "go on with the run that is in the folder", "--resume")
 From = option(Path | None, "begin with the weights and characters of a model or run", "--from")
-Device = option(str, "auto, cpu, cuda, cuda:1 or mps")
+Device = option(str, "auto (an NVIDIA GPU if there is one, else the CPU), cpu, cuda, cuda:1 or mps")
 InPrecision = option(Precision, "number format; auto: what is fast on the device")
 OptimizerName = option(Optimizer | None, "the optimizer, instead of the preset's")
 Compile = option(bool, "let torch.compile write the step", "--compile")
@@ -293,7 +293,7 @@ def export(
         to_page(model, tokenizer, to, f"A small GPT: {Path(folder).name}", notes=notes_of(folder))
         typer.echo(f"written: {to} ({to.stat().st_size:,} bytes): open it in a browser")
         return
-    (save if plain else to_transformers)(model, tokenizer, to)
+    (save if plain else to_transformers)(model, tokenizer, to, notes=notes_of(folder))
     typer.echo(f"written: {', '.join(sorted(path.name for path in to.iterdir()))}")
 
 # %% ../nbs/appendix/cli.ipynb #cli-014

@@ -29,7 +29,7 @@ def next_probabilities(
     ranked, order = scores.softmax(-1).sort(descending=True, stable=True)
     if top_p is not None:
         before = F.pad(ranked.cumsum(0)[:-1], (1, 0))  # 0, p₀, p₀ + p₁, ...
-        ranked = ranked.where(before < top_p, 0.0)  # transformers: of what top-k has left
+        ranked = ranked.where(before < top_p, 0.0)  # of all; some libraries: of what top-k left
     if top_k is not None: ranked[top_k:] = 0
     return torch.zeros_like(ranked).scatter(0, order, ranked / ranked.sum()).to(logits.dtype)
 

@@ -58,7 +58,7 @@ class GroupedAttention(nn.Module):
         self.k_proj = nn.Linear(C, sizes.num_key_heads * self.D, bias=False)
         self.v_proj = nn.Linear(C, sizes.num_key_heads * self.D, bias=False)
         self.o_proj = nn.Linear(C, C, bias=False)
-        self.rotate = rotate  # an attribute, so that it can be taken back
+        self.rotate = rotate  # an attribute, so that an ablation can replace it
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         query, key, value = (proj(x).unflatten(-1, (-1, self.D)).transpose(1, 2)  # (B, H, T, D)

@@ -815,7 +815,7 @@ def key_value_cache(
     axes[0].set_title("Without: each step computes every position again")
     axes[1].set_title("With the cache: each step computes one position")
     words = "its query asks all kept keys\nand collects their values"
-    axes[1].annotate(words, (last - 1, last + 0.45),
+    axes[1].annotate(words, (last, last + 0.45),
                      (last + 0.6, last + 1.2), fontsize=8, va="center",
                      arrowprops={"arrowstyle": "->", "color": ORANGE,
                                  "connectionstyle": "arc3,rad=-0.25"})

@@ -231,7 +231,7 @@ def other_way(what: str, mine: dict, run_dir: Path) -> str:
     "What else can be done where a part of a run's identity is another."
     if what == "training":
         return (f", and for longer training begin with its model: minigpt train --from {run_dir} "
-                f"--run-dir {run_dir}-longer")
+                f"--run-dir {run_dir}-longer, with its --corpus and --preset")
     manual = what == "corpus" and mine["name"] == "pydocs"
     return "; pydocs is Python's manual, and that run's is of another Python" if manual else ""
 
@@ -501,7 +501,7 @@ def diverged(
     kept = run.folder and checkpoints(run.folder)
     remedy = (f"its best model is kept, and minigpt train --from {run.folder} --learning-rate "
               f"{run.config.learning_rate / 10:g} --run-dir {run.folder}-again begins a new run "
-              "from it" if kept else
+              "from it, given its --corpus and --preset" if kept else
               "nothing is kept: train again with a smaller learning_rate")
     return Diverged(f"training diverged at step {run.step}, with a learning rate of {rate:.3g}: "
                     f"{what}; {remedy}")

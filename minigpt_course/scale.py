@@ -16,7 +16,7 @@ def predicted_seconds(
     config: TrainConfig,
     flops_per_second: float,  # of the machine, in a matrix product
     utilisation: float = 0.4,  # the share of it that training reaches; 0.4 is a guess
-    launch_seconds: float = 0.0,  # of a kernel launch; about 1e-5 on a GPU
+    launch_seconds: float = 0.0,  # that the CPU takes to start a kernel on a GPU; about 1e-5 there
 ) -> float:  # of all steps, without validations and checkpoints
     "How long a run takes: its arithmetic, or its kernel launches where these take longer."
     tokens = model_config.context_length * config.batch_size

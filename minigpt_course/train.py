@@ -95,7 +95,7 @@ def train(
         run = open_run(model, corpus, config, tokenizer, run_dir, resume, learning_rate_at,
                        optimizer, compute)
         with progress(run) as show:
-            while run.step <= config.steps:
+            while run.step <= config.steps:  # the last turn only validates
                 run.advance()
                 wish = tell(run, show, on_step) or stop.is_set()
                 if save_if_due(run, anyone(wish)): break

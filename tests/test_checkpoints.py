@@ -265,7 +265,8 @@ def test_the_first_loss_that_is_not_finite_stops_training_and_says_what_to_do(tm
     found = re.fullmatch(
         r"training diverged at step (\d+), with a learning rate of 1e\+05: the loss is \S+ and the "
         r"gradient norm (inf|nan); its best model is kept, and minigpt train --from (\S+) "
-        r"--learning-rate 10000 --run-dir \S+-again begins a new run from it", said)
+        r"--learning-rate 10000 --run-dir \S+-again begins a new run from it, given its "
+        r"--corpus and --preset", said)
     step = int(found[1])
     assert found and Path(found[3]) == tmp_path
     state = load_checkpoint(tmp_path)

@@ -25,7 +25,7 @@ from minigpt_course.generate import generate
 from minigpt_course.gpt import GPTConfig, parameter_ledger
 from minigpt_course.optimizers import OPTIMIZERS
 from minigpt_course.runs import LearningCurve, load_checkpoint
-from minigpt_course.saved import WEIGHTS, published
+from minigpt_course.saved import WEIGHTS, notes_of, published
 from minigpt_course.share import load, save
 
 
@@ -204,13 +204,14 @@ def test_what_is_exported_opens_in_transformers(trained, tmp_path, called):
     names = sorted(path.name for path in tmp_path.iterdir())
     assert code == 0 and said == f"written: {', '.join(names)}\n"
     torch.testing.assert_close(model(idx), twin(idx).logits, rtol=0, atol=2e-5)
+    assert f"| {notes_of(trained)['validation loss']} |" in (tmp_path / "README.md").read_text()
 
 
 def test_what_is_exported_plain_opens_with_load(trained, tmp_path, called):
     code, said, _ = called("export", trained, tmp_path, "--plain")
     (model, tokenizer), (best, others) = load(tmp_path), load(trained)
     assert code == 0 and said.startswith("written: minigpt.json, weights-")
-    assert tokenizer.chars == others.chars
+    assert tokenizer.chars == others.chars and notes_of(tmp_path) == notes_of(trained)
     assert_same_weights(model, best)
 
 
@@ -264,7 +265,8 @@ def test_a_run_that_diverges_ends_with_4_and_says_what_to_do(tmp_path, called):
     assert code == 4 and re.fullmatch(
         r"minigpt: training diverged at step \d+, .*; its best model is kept, and minigpt train "
         rf"--from {tmp_path / 'run'} --learning-rate 10000 "
-        rf"--run-dir {tmp_path / 'run'}-again begins a new run from it", last)
+        rf"--run-dir {tmp_path / 'run'}-again begins a new run from it, "
+        "given its --corpus and --preset", last)
     assert "at step 0, before any training; that model is in" in said
     assert load(tmp_path / "run") and load(tmp_path / "run" / "model")
     assert called(*line, "--resume")[0] == 4  # bit for bit

@@ -26,7 +26,7 @@ RESULTS, MINUTES = COURSE / "runs" / "results.json", NBS / "minutes.json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} cells, {elapsed}"
 MEASURE = ("10_speed",)  # needs the machine for itself
-THREADS = ("07_train", "10_speed", "12_scale")  # stored as a reader's machine runs them
+THREADS = ("07_train", "10_speed", "12_scale", "devices")  # stored as a reader's machine runs them
 TWICE = ("02_bigram",)  # `test` runs it twice in one kernel
 
 

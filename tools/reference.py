@@ -181,7 +181,7 @@ def main() -> None:
     if arguments.without_dropout: runs = {"no-dropout": (0, WITHOUT_DROPOUT)}
     for name, (seed, changes) in runs.items():
         if not (KEPT / f"{name}.csv").exists(): make(name, seed, changes, arguments.hours)
-    print("now: make kaggle outputs")
+    print("now: make kaggle outputs readme")
 
 
 if __name__ == "__main__": main()
