@@ -60,7 +60,7 @@ readme: $(READY)  ## for authors: derive README.md from nbs/index.ipynb
 kaggle: $(READY)  ## for authors: assemble kaggle/minigpt.ipynb from its story and the library
 	$(BIN)/python tools/derive.py kaggle
 
-weights: $(READY)  ## for authors: publish the laptop model and the losses of the last `make outputs` with the library
+weights: $(READY)  ## for authors: publish the laptop model of the last `make outputs` with the library
 	$(BIN)/python tools/weights.py
 
 mutations: $(READY)  ## for authors: let the exercises' checkers judge the wrong answers and keep what they say

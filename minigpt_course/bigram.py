@@ -13,7 +13,7 @@ from .core import evaluating, side_by_side
 from .text import CharTokenizer, get_batch
 
 # %% ../nbs/02_bigram.ipynb #02-038
-class BigramLM(nn.Module):
+class BigramLM(nn.Module):  # collects its parameters; model(idx) calls forward
     "The next character from the present one alone: a table of logits."
     def __init__(self, vocab_size: int):
         super().__init__()
@@ -72,9 +72,10 @@ def sample(
     context_length: int,  # how many characters the model can take
     seed: int = 0,  # of the random number generator
 ) -> str:
-    "The prompt and what the model writes after it, one draw per character."
+    "The prompt and what the model, in evaluation mode, writes after it, one draw per character."
     generator, ids = torch.Generator().manual_seed(seed), tokenizer.encode(prompt)
-    for _ in range(num_chars):
-        logits = model(ids[None, -context_length:])[0, -1]  # (V,)
-        ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1, generator=generator)])
+    with evaluating(model) as device:
+        for _ in range(num_chars):
+            logits = model(ids[None, -context_length:].to(device))[0, -1].cpu()  # (V,)
+            ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1, generator=generator)])
     return tokenizer.decode(ids)

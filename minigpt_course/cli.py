@@ -49,7 +49,7 @@ def common(
     """Train a small GPT on a text, let it write, look inside, and hand it on.
 
     Begin with: minigpt train --preset laptop"""
-    if debug: os.environ["MINIGPT_DEBUG"] = "1"
+    os.environ["MINIGPT_DEBUG"] = "1" if debug else ""
 
 # %% ../nbs/appendix/cli.ipynb #cli-005
 def option(kind, text: str, name: str | None = None):
@@ -73,7 +73,7 @@ PresetName = option(Preset, "laptop: minutes on a CPU; kaggle: 13 million parame
 RunDir = option(Path | None, "folder for checkpoints, curve and model [default: runs/PRESET]")
 Resume = option(bool, "go on with the run that is in the folder", "--resume")
 From = option(Path | None, "begin with the weights and characters of a model or run", "--from")
-Device = option(str, "auto (an NVIDIA GPU if there is one, else the CPU), cpu, cuda, cuda:1 or mps")
+Device = option(str, "auto (an NVIDIA GPU if there is one, or the CPU), cpu, cuda, cuda:1, mps")
 InPrecision = option(Precision, "number format; auto: what is fast on the device")
 OptimizerName = option(Optimizer | None, "the optimizer, instead of the preset's")
 Compile = option(bool, "let torch.compile write the step", "--compile")
@@ -81,7 +81,7 @@ Accumulate = option(int, "parts of a batch whose gradients are added up: less me
 Steps = option(int | None, "updates, instead of the preset's")
 BatchSize = option(int | None, "sequences a step, of all processes together")
 Rate = option(float | None, "the highest learning rate")
-VocabSize = option(int | None, "the most frequent characters, and one for all others")
+VocabSize = option(int | None, "characters that it knows, one of them for all the rest")
 Context = option(int | None, "characters of past that the model sees")
 EmbedDim = option(int | None, "embedding dimension")
 Heads = option(int | None, "attention heads of a block")
@@ -171,8 +171,9 @@ def conclude(model, tokenizer, folder: Path, stopped: bool) -> None:
     step, loss = load_best(model, folder)
     save(model, tokenizer, folder / "model")
     when = f"step {step}" if step else "step 0, before any training"
+    path = f'"{folder}"' if " " in str(folder) else folder
     typer.echo(f"validation loss {loss:.4f} at {when}; that model is in {folder / 'model'}: "
-               f"minigpt generate {folder}")
+               f"minigpt generate {path}")
     if stopped: typer.echo("stopped before the end: the same line with --resume goes on")
 
 # %% ../nbs/appendix/cli.ipynb #cli-009
@@ -236,7 +237,7 @@ def generate(
     try: prompt = prompt_file.read_text(encoding="utf-8-sig") if prompt_file else prompt
     except UnicodeDecodeError as error:
         raise ValueError(f"{prompt_file} is not UTF-8 ({error}): save it as UTF-8") from None
-    model, tokenizer = load(folder)
+    with redirect_stdout(sys.stderr): model, tokenizer = load(folder)  # it may say something
     model.to(choose_device(device))
     settings = prompt, length, temperature, top_k, top_p
     check_sampling(model, tokenizer, *settings)  # before anything is printed
@@ -259,7 +260,7 @@ def info(
     from minigpt_course.gpt import parameter_ledger
     from minigpt_course.runs import LearningCurve
     from minigpt_course.share import load
-    model, tokenizer = load(folder)
+    with redirect_stdout(sys.stderr): model, tokenizer = load(folder)  # it may say something
     ledger, path = parameter_ledger(model.config), folder / "curve.csv"
     validations = LearningCurve.from_csv(path).validation() if path.is_file() else []
     if as_json:
@@ -293,8 +294,10 @@ def export(
         to_page(model, tokenizer, to, f"A small GPT: {Path(folder).name}", notes=notes_of(folder))
         typer.echo(f"written: {to} ({to.stat().st_size:,} bytes): open it in a browser")
         return
+    before = {path: path.lstat().st_mtime_ns for path in to.glob("*")}
     (save if plain else to_transformers)(model, tokenizer, to, notes=notes_of(folder))
-    typer.echo(f"written: {', '.join(sorted(path.name for path in to.iterdir()))}")
+    written = (path.name for path in to.iterdir() if path.lstat().st_mtime_ns != before.get(path))
+    typer.echo(f"written: {', '.join(sorted(written))}")
 
 # %% ../nbs/appendix/cli.ipynb #cli-014
 WORDS = {"resume=True": "--resume", "num_chars": "length"}
@@ -303,18 +306,21 @@ NAMES = [name for command in (train, generate) for name in inspect.signature(com
 
 def in_words_of_the_command(text: str) -> str:
     "A message of the library, with the command's options in place of Python's arguments."
-    for ours, theirs in WORDS.items(): text = text.replace(ours, theirs)
+    for ours, theirs in WORDS.items():
+        text = re.sub(rf"(?<![\w/\\'-]){ours}(?![\w/\\-]|\.\w)", theirs, text)
     def as_option(found: re.Match) -> str:
         name, equals = found.groups()
         if name not in NAMES: return found[0]
         return f"--{name.replace('_', '-')}" + (" " if equals else "")
     # batch_size, and also steps where a value follows
-    return re.sub(r"(?<![\w/\\-])([a-z]+(?:_[a-z]+)+|[a-z]+(?==))(=?)", as_option, text)
+    return re.sub(r"(?<![\w/\\'-])([a-z]+(?:_[a-z]+)+|[a-z]+(?==))(?![\w/\\-]|\.\w)(=?)",
+                  as_option, text)
 
 
 def main() -> None:
     "The command `minigpt`."
-    for name in "stdout", "stderr":  # a file must not get the number of one that is closed
+    # where one is closed, the next file opened would get its number, and what is written to it
+    for name in "stdout", "stderr":
         if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, "w"))
     for output in sys.stdout, sys.stderr:  # a terminal that cannot show a character shows another
         if hasattr(output, "reconfigure"): output.reconfigure(errors="replace")

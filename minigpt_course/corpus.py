@@ -98,6 +98,9 @@ def _shakespeare() -> str:
     """Tiny Shakespeare: from the folder named by MINIGPT_DATA, else downloaded once and cached; its
     hash is checked either way."""
     name, folder = "tinyshakespeare.txt", os.environ.get("MINIGPT_DATA")
+    if folder and not (Path(folder) / name).is_file():
+        raise FileNotFoundError(f"no {name} in {folder}, which MINIGPT_DATA names: put it there, "
+                                "or unset MINIGPT_DATA to download it")
     if folder: return _checked(Path(folder) / name)
     import pooch
     import requests
@@ -256,7 +259,7 @@ class IdFile:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder} does not hold the ids of a text ({error}): "
                              "delete it and write it again") from None
-        if path.stat().st_size != length * dtype.itemsize:
+        if not path.is_file() or path.stat().st_size != length * dtype.itemsize:
             raise ValueError(f"{path} does not have the {length:,} ids that it should: "
                              f"delete {folder} and write it again")
         with open(path, "rb") as file: found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -303,8 +306,11 @@ def open_corpus(
     ids = Path(run_dir) / "ids"
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         if not (ids / "ids.json").is_file(): write_ids(source, ids, vocab_size, tokenizer=tokenizer)
-        elif IdFile(ids).sha256 != text_digest(source):
+        elif (there := IdFile(ids)).sha256 != text_digest(source):
             raise ValueError(f"{run_dir} holds the ids of another text than {source}: "
                              "choose another run_dir")
+        elif tokenizer is None and there.tokenizer.vocab_size != vocab_size:
+            raise ValueError(f"{ids} was written with a vocab_size of "
+                             f"{there.tokenizer.vocab_size}: delete it, or choose another run_dir")
     if dist.is_initialized(): dist.barrier()  # the others wait here
     return IdFile(ids)

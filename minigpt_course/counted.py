@@ -8,6 +8,7 @@ __all__ = ['count_runs', 'smoothed', 'counted_models', 'counted_loss', 'compress
 # %% ../nbs/appendix/counted.ipynb #counted-002
 import gzip
 import math
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -64,10 +65,13 @@ def compressed_losses(
     vocab_size: int,  # V
 ) -> dict[str, float]:  # nats per character
     "What the validation set costs gzip and xz when they have already seen the training set."
-    import lzma  # some Pythons come without it
+    compressors = {"gzip": gzip.compress}
+    with suppress(ImportError):  # some Pythons come without it
+        import lzma
+        compressors["xz"] = lzma.compress
     dtype = torch.uint8 if vocab_size <= 256 else torch.uint16
     seen, new = (part.to(dtype).numpy().tobytes() for part in (train, validation))
-    losses, compressors = {}, {"gzip": gzip.compress, "xz": lzma.compress}
+    losses = {}
     for name, compress in tqdm(compressors.items(), desc="gzip and xz"):
         num_bytes = len(compress(seen + new)) - len(compress(seen))
         losses[name] = num_bytes * 8 * math.log(2) / len(validation)

@@ -71,7 +71,7 @@ class KeepByMask(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        return _keep(gradient, *ctx.saved_tensors, ctx.scale), None, None
+        return KeepByMask.apply(gradient, *ctx.saved_tensors, ctx.scale), None, None
 
 
 def _keep(x: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -139,7 +139,7 @@ def _attention_with_dropout(query: Tensor, key: Tensor, value: Tensor, p: float)
 def quantize_rows(
     weight: Tensor,  # (rows, columns)
 ) -> tuple[Tensor, Tensor]:  # int8 from -127 to 127, and a scale for each row (rows, 1)
-    "A matrix in 8 bits a number: the largest of each row becomes 127."
+    "A matrix in 8 bits a number: the largest of each row becomes 127 or -127."
     scale = weight.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
     return (weight.float() / scale).round().to(torch.int8), scale
 
@@ -169,15 +169,15 @@ def for_one_row(
     part: nn.Module | Callable,  # of a model
 ) -> Callable[[Tensor], Tensor]:  # of a single row (1, 1, C)
     """A part of a model as a plain function of one row, its outputs shared out among the threads:
-    the same numbers, sooner. What is no linear layer or LayerNorm comes back as it is. A large
-    layer whose weights have 8 bits reads no more, and rounds the row to bfloat16."""
+    the same up to rounding, sooner. What is no linear layer or LayerNorm comes back as it is. A
+    large layer of 8-bit weights reads a byte for each, and rounds the row to bfloat16."""
     if type(part) is nn.LayerNorm:
         shape, weight, bias, eps = part.normalized_shape, part.weight, part.bias, part.eps
         return lambda row: torch.layer_norm(row, shape, weight, bias, eps)
     if type(part) is not nn.Linear: return part
     weight, bias, on_cpu = part.weight.detach(), part.bias, part.weight.device.type == "cpu"
     if bias is None: bias = weight.new_zeros(part.out_features)
-    large = weight.numel() >= MANY and weight.shape[1] % 16 == 0  # PyTorch's kernel has no tail
+    large = weight.numel() >= MANY and weight.shape[1] % 16 == 0  # the operator reads 16 at a time
     if on_cpu and large and weight.dtype == torch.float32:
         eight_bits = in_eight_bits(weight)
         if eight_bits: return linear_in_eight_bits(*eight_bits, bias)

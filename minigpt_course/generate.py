@@ -65,12 +65,12 @@ def continue_ids(model: GPT, new: list[int], num_chars: int, draw: Callable, use
     """The ids that follow `new`, one at a time: show the model, in evaluation mode, its window;
     `draw` an id from the logits (V,); repeat. With a cache the same, sooner, up to rounding."""
     seen, device = [], model.lm_head.weight.device
-    use_cache = use_cache and can_cache(model)
+    cache = RowCache(KVCache(model)) if use_cache and can_cache(model) else None
     for _ in range(num_chars):
         seen, new = visible_window(seen, new, model.config.context_length)
-        if use_cache and not seen: cache = RowCache(KVCache(model))
+        if cache and not seen: cache.cache.length = 0  # start over
         seen = seen + new
-        if use_cache: logits = cache.feed(torch.tensor([new], device=device))
+        if cache: logits = cache.feed(torch.tensor([new], device=device))
         else: logits = model(torch.tensor([seen], device=device))
         new = [draw(logits[0, -1].float().cpu())]
         yield new[0]

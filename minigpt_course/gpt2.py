@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .core import write_atomically
+from .core import check_vocabulary, write_atomically
 from .gpt import GPT, GPTConfig, parameter_ledger
 from .text import UNKNOWN, CharTokenizer
 
@@ -117,12 +117,14 @@ def to_transformers(
     notes: dict | None = None,  # what else a receiver should know: they go into the model card
 ) -> None:
     """Write a model as a GPT-2 with the same logits, in the model's precision, with a model card.
-    Needs the extra [share]. `ValueError` if there is no such GPT-2."""
+    Needs the extra [share]. `ValueError` if there is no such GPT-2, the tokenizer is of another
+    size, or a README.md that is not from here is in the folder."""
     from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
     card = Path(folder) / "README.md"
     if card.exists() and not card.read_bytes().startswith(FOR_TRANSFORMERS.encode()):
         raise ValueError(f"{card} is not from here and would be lost: name another folder")
     weights, c = gpt2_weights(model), model.config
+    check_vocabulary(tokenizer, c)
     pad = max(0, tokenizer.chars.find(UNKNOWN))  # what fills up a shorter prompt is never seen
     config = GPT2Config(
         vocab_size=c.vocab_size, n_positions=c.context_length, n_embd=c.embed_dim,
@@ -200,7 +202,8 @@ def from_transformers(
     model = GPT(replace(size, output_projection=not plain)).to(twin.dtype)
     for name, ours in gpt2_names(model).items(): ours.copy_(weights[name])
     nn.init.zeros_(model.lm_head.bias)  # the last LayerNorm has it
-    return model.eval(), CharTokenizer("".join(chars))
+    model.chars = "".join(chars)  # for whoever trains it on
+    return model.eval(), CharTokenizer(model.chars)
 
 # %% ../nbs/appendix/gpt2.ipynb #gpt2-010
 def check_gpt2(config, chars: list[str]) -> None:

@@ -207,7 +207,7 @@ def make_optimizer(
         name = getattr(config, "optimizer", "adamw")
         check_choice("optimizer", name, OPTIMIZERS)
         optimizer = OPTIMIZERS[name]
-    if not callable(optimizer):
+    if not callable(optimizer) or isinstance(optimizer, type):  # a class takes no config
         raise ValueError(f"optimizer={optimizer!r} must be a function (model, config) -> "
                          "torch.optim.Optimizer; a name belongs into TrainConfig(optimizer=...)")
     made = optimizer(model, config)

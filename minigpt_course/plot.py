@@ -120,7 +120,7 @@ def character_frequencies(
         ax.text(rank, share, char, **CENTER, color=color, fontsize=9, family="monospace")
     ax.text(2, 1.3 * shares[0], f"{visible(ranked[0])}: {shares[0]:.0%} of the text", color=BLUE)
     ax.axvline(cut - 0.5, **DOTTED)
-    words = f"beyond rank {cut}: one symbol\nfor all, {shares[cut:].sum():.2%} of the text"
+    words = f"the rest: one symbol\nfor all, {shares[cut:].sum():.2%} of the text"
     ax.text(cut + 0.5, 0.6, words, va="top", color=RED)
     return ax
 
@@ -242,7 +242,7 @@ def gradient_step(
     after = at - rate * gradient
     here, there = np.interp([at, after], numbers, losses)
     ends = np.array([at - 1.6, at + 1.6])
-    ax.plot(ends, here + gradient * (ends - at), "--", color=ORANGE)
+    ax.plot(ends, here + gradient * (ends - at), "--", color=RED)
     ax.plot([at, after], [here, there], "o", color=BLUE, markersize=7)
     ax.annotate("", (after, there), (at, here), arrowprops={
         "arrowstyle": "->", "color": BLUE, "connectionstyle": "arc3,rad=-0.3", "shrinkA": 5,
@@ -261,7 +261,9 @@ def loss_curves(
     smooth: int = 20,  # steps that are averaged
 ):
     "Training losses over steps (nats per character), smoothed, with baselines."
-    ax = _new_axes(7.5, 3.6, xlabel="step", ylabel=f"training {LOSS}")
+    smooth = max(1, min(smooth, min(map(len, curves.values()), default=1) // 10))  # if short, less
+    means = f" (each point: the mean of the last {smooth})" if smooth > 1 else ""
+    ax = _new_axes(7.5, 3.6, xlabel=f"step{means}", ylabel=f"training {LOSS}")
     for name, losses in curves.items(): _smoothed(ax, losses, smooth, label=name)
     _baselines(ax, floor)
     ax.legend()
@@ -283,6 +285,7 @@ def _baselines(ax, baselines: dict[str, float]) -> None:
         if min(near) < 0: side = "bottom"
         if max(near) > 0: side = "top"
         ax.text(1.01, loss, name, transform=ax.get_yaxis_transform(), va=side, **NOTE)
+    ax.autoscale_view(scalex=False)  # or the lowest could lie on the axis
 
 # %% ../nbs/appendix/plot.ipynb #plot-022b
 @in_style
@@ -302,7 +305,8 @@ def lines(
 
 def _points(ax, series: dict[str, list[tuple[float, float]]]) -> None:  # as for `lines`
     for (name, points), mark in zip(series.items(), itertools.cycle("os^Dv*PX")):
-        ax.plot(*zip(*points), marker=mark if len(points) < 40 else "", label=name)
+        color = RED if name == "validation set" else None  # as in `learning_curve`
+        ax.plot(*zip(*points), marker=mark if len(points) < 40 else "", label=name, color=color)
     ax.legend()
 
 
@@ -342,7 +346,7 @@ def results_chart(
                 va="center", transform=ax.get_yaxis_transform(), parse_math=False)
     ax.set_yticks(range(len(names)), names)
     if "new" in results: ax.get_yticklabels()[names.index(results["new"])].set_weight("bold")
-    ax.set_title("← the shorter the better")
+    ax.set_title("← the shorter the better; hollow: baselines")
     ax.invert_yaxis()
     ax.margins(y=0.02)
     return ax
@@ -399,7 +403,7 @@ def look_back(
         _looked_at(ax, y, x[position], key[position], value[position], key[position] @ query[-1],
                    weights[-1, position])
         _arrow(ax, (7.9, y), (9.5, middle), GREEN, linewidth=0.8 + 6 * weights[-1, position])
-        ax.text(-0.85, y, f"{position}", **CENTER, color=GREY, fontsize=12)
+        ax.text(-0.85, y, f"position\n{position}", **CENTER, color=GREY, fontsize=11)
     low = -2 * T
     ax.plot((0, 0), (low + 1.75, low), color=ORANGE, linestyle="-")
     _arrow(ax, (0, low), (3.5, low), ORANGE)
@@ -627,7 +631,7 @@ def seed_spread(
         ax.plot(losses, names, "o", color=BLUE, alpha=0.7, markersize=6)
     ax.plot([np.mean(losses) for losses in results.values()], names, "|", color=RED,
             markersize=18, markeredgewidth=2, label="mean")
-    ax.plot([], [], "o-", color=GREY, alpha=0.4, linewidth=1, label="equal seeds")
+    ax.plot([], [], "-", color=GREY, alpha=0.4, linewidth=1, label="the same seed")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     ax.set(ylim=(len(results) - 0.5, -0.5))
     return ax
@@ -756,7 +760,7 @@ def learning_curve(
 
     Below it the learning rate, as a share of its maximum, and the gradient norm."""
     _, (ax, below) = _subplots(2, 1, figsize=(8, 5), height_ratios=(3, 1), sharex=True)
-    _training_loss(ax, curve, 20, alpha=0.8, label="training")
+    _training_loss(ax, curve, 20, alpha=0.8, label="training, smoothed")
     if curve.validation():
         ax.plot(*zip(*curve.validation()), "o", color=RED, markersize=6,
                 label="validation (whole validation set)")
@@ -814,7 +818,7 @@ def key_value_cache(
     axes[1].text(-0.4, last + 1.5, "blue: kept since an earlier one", **NOTE)
     axes[0].set_title("Without: each step computes every position again")
     axes[1].set_title("With the cache: each step computes one position")
-    words = "its query asks all kept keys\nand collects their values"
+    words = "its query asks all keys of its row\nand collects their values"
     axes[1].annotate(words, (last, last + 0.45),
                      (last + 0.6, last + 1.2), fontsize=8, va="center",
                      arrowprops={"arrowstyle": "->", "color": ORANGE,
@@ -828,7 +832,7 @@ def _step(ax, step: int, cached: bool) -> None:  # one row of `key_value_cache`
         ax.add_patch(plt.Rectangle((x - 0.42, step - 0.42), 0.84, 0.84, linewidth=1.2,
                                    facecolor=PALE[0] if kept else ORANGE,
                                    edgecolor=BLUE if kept else ORANGE))
-        ax.text(x, step, "k v" if kept else "q k v", **CENTER, fontsize=7,
+        ax.text(x, step, "k v" if kept else "q k v", **CENTER, fontsize=9,
                 color="black")
     computed = 1 if cached else step + 1
     ax.text(step + 0.7, step, f"{computed} computed", va="center", **NOTE)
@@ -842,7 +846,7 @@ def seed_band(
     "Runs that differ in nothing but their seed, and the band of two standard deviations."
     ax = _new_axes(7.5, 3.4, xlabel="step", ylabel=f"training {LOSS}")
     _band_of_seeds(ax, curves, every)
-    for curve in curves: ax.plot(_steps(curve, every), curve, "-", color=BLUE, linewidth=0.7)
+    for curve in curves: ax.plot(_steps(curve, every), curve, "-", color=GREY, linewidth=0.7)
     ax.legend()
     return ax
 
@@ -937,9 +941,9 @@ def diagnosis_panel(
     _, (left, right) = _subplots(1, 2, figsize=(9, 3.6), width_ratios=(5, 3))
     _faulty_runs(left, runs, healthy, 20)
     left.set(xlabel="step", ylabel=LOSS, ylim=(0, 5))
-    left.legend(loc="lower left")
+    left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     _dependence(right, moves)
-    right.set_title("who depends on whom")
+    right.set_title("who depends on whom\n(crossed: on the future)")
     return left
 
 # %% ../nbs/appendix/plot.ipynb #plot-084b
@@ -1015,7 +1019,8 @@ def heads_grid(
     The text runs to the right (keys) and downwards (queries)."""
     maps = np.asarray(maps)
     blocks, heads = maps.shape[:2]
-    axes = np.reshape(_new_axes(2.8 * heads, 2.9 * blocks, blocks, heads), (blocks, heads))
+    tall = 0.4 + 0.15 * len(text)  # inches a block: letters under each other must not touch
+    axes = np.reshape(_new_axes(2.8 * heads, tall * blocks, blocks, heads), (blocks, heads))
     for (b, h), ax in np.ndenumerate(axes):
         _attention(ax, maps[b, h], text, 36, 9)
         ax.set_title(f"block {b}, head {h}")
@@ -1032,7 +1037,7 @@ def logit_parts(
     "How much each part of a model writes into the logit of the next character."
     ax = _new_axes(8, 0.27 * len(names) + 0.9,
                    xlabel="written into the logit of the next character")
-    colors = [ORANGE if "feed" in name else BLUE for name in names]
+    colors = [RED if "feed" in name else BLUE for name in names]
     bars = ax.barh(names, np.asarray(shares), color=colors)
     ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
     ax.axvline(0, color=GREY, linewidth=0.8)
@@ -1056,7 +1061,7 @@ def lens_table(
     for y, row in enumerate(predicted):
         _write_characters(ax, "".join(row), y, fontsize=11, color="black")
         right = [x for x, char in enumerate(row) if char == targets[x]]
-        ax.plot(right, [y] * len(right), "s", color=GREEN, markersize=19, fillstyle="none",
+        ax.plot(right, [y] * len(right), "s", color="black", markersize=19, fillstyle="none",
                 markeredgewidth=1.6)
     _name_characters(ax.xaxis, text, 11)
     after = [f"after block {b}" for b in range(depths - 1)]
@@ -1149,14 +1154,14 @@ def copying(
     """How models of one and of several blocks learn to copy, a line a run, and below it when the
     two heads appear in the first run of the deepest."""
     figure, axes = _subplots(2, 1, figsize=(8, 5.2), sharex=True)
-    for (blocks, courses), color, style in zip(runs.items(), (ORANGE, BLUE), ("--", "-")):
+    for (blocks, courses), color, style in zip(runs.items(), (ORANGE, GREEN), ("--", "-")):
         for i, course in enumerate(courses):
             steps, losses, *scores = zip(*course)
             name = f"{blocks} block{'s' * (blocks > 1)}" if not i else None
             axes[0].plot(steps, losses, style, color=color, linewidth=1.2, label=name)
             if not i: first = steps, scores
     _baselines(axes[0], {"guessing": chance})
-    for name, score, color, style in zip(("previous-token", "induction"), first[1], (GREEN, RED),
+    for name, score, color, style in zip(("previous-token", "induction"), first[1], (BLUE, RED),
                                          ("--", "-")):
         axes[1].plot(first[0], score, style, color=color, label=f"best {name} head")
     axes[0].set(ylabel="loss on the second copy\n(nats per character)", ylim=(0, None))
@@ -1251,7 +1256,7 @@ def train_and_validation(
     _band(ax, band)
     _characters_above(ax, next(iter(curves.values())))
     _baselines(ax, baselines)
-    ax.set(ylabel=LOSS, title=title)
+    ax.set(ylabel=f"{LOSS}\nmarked: validation, thin: training", title=title)
     below.axhline(0, **DOTTED)
     below.set(xlabel="step", ylabel="validation -\ntraining")
     ax.legend()

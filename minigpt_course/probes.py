@@ -279,7 +279,7 @@ def output_findings(model: nn.Module, inputs: Tensor, suspects: list[str]) -> li
     shares = logits.min() >= 0 and torch.allclose(logits.sum(-1), torch.ones(()).to(logits))
     found = [
         within("two evaluation passes differ by", chance, 0, 1e-4, "dropout left on"),
-        within("share of rows that are probabilities", float(shares), 0, 0, "softmax in the model"),
+        within("outputs that are probabilities", float(shares), 0, 0, "softmax in the model"),
     ]
     if (gradient := future_gradient(model, ids)) is not None:
         found.insert(1, within("gradient from the future", gradient, 0, 0, leak))
@@ -465,11 +465,12 @@ def monitor(
     model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Optimizer
 ) -> dict[str, float]:
     "What is worth logging during training, measured on copies by one more step."
-    after, _ = stepped(model, optimizer, batch)
+    with torch.random.fork_rng():  # or a run with dropout would go on differently
+        after, _ = stepped(model, optimizer, batch)
+        loss, summary = loss_on(model, batch).item(), activation_summary(model, batch[0])
     norms = [weight.grad.norm() for weight in after.parameters() if weight.grad is not None]
-    return {"loss": loss_on(model, batch).item(), "gradient norm": torch.stack(norms).norm().item(),
-            "update-to-weight ratio": median_ratio(model, update_ratios(model, after)),
-            **activation_summary(model, batch[0])}
+    return {"loss": loss, "gradient norm": torch.stack(norms).norm().item(),
+            "update-to-weight ratio": median_ratio(model, update_ratios(model, after)), **summary}
 
 # %% ../nbs/appendix/probes.ipynb #probes-023
 def keeps_gradients(

@@ -17,7 +17,8 @@ from .gpt import GPT
 def as_torch_layer(
     block: GPTDecoderBlock,  # a block without output projection
 ) -> nn.TransformerEncoderLayer:  # PyTorch's own layer with the same weights
-    "The same block made of torch's parts, to be called with a causal mask."
+    """The same block made of torch's parts, to be called with a causal mask. `ValueError` if it has
+    an output projection."""
     C, ours = block.norm1.normalized_shape[0], block.attention
     if isinstance(ours.out_proj, nn.Linear):
         raise ValueError("output_projection=True has no twin here: compare a block without")
@@ -70,7 +71,7 @@ def saved_bytes(
 
     def note(tensor):
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights and tensor.is_floating_point():
+        if storage.data_ptr() not in weights and tensor.dtype != torch.int64:  # those are ids
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 

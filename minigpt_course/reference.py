@@ -74,10 +74,10 @@ def compared(
     band: dict[int, Interval],
     last_step: int | None = None,  # the last that the run has made; None: its last validation's
 ) -> dict[int, float]:  # step to loss; nan where the run should have a validation and has none
-    "The validations that a run shares with a band: no more than it has, no fewer than it should."
+    "A run's losses at the steps of a band; nan where it should have one and has none."
     run = dict(validation)
     if not run: return {}
-    steps = sorted(run if len(run) > 1 else {*run, *band})
+    steps = sorted(run if len(run) > 1 else {*run, *band})  # one tells no interval: the band's
     interval = statistics.mode(later - step for step, later in pairwise(steps)) if steps[1:] else 1
     due = range(min(run), (last_step or max(run)) + 1, interval)
     return {step: run.get(step, math.nan) for step in band if step in run or step in due}
@@ -108,10 +108,10 @@ def judge(
 def cause(step: int, loss: float, low: float) -> str:
     "Where to look when a run leaves the band."
     if math.isnan(loss): return "it is not a number: look at the gradient norm before this step"
-    if loss < low: return "it is better than it should be: look for a leak"
     if step == 0:
         return ("it does not begin like the reference: "
                 "look at the text, the vocabulary and the first weights")
+    if loss < low: return "it is better than it should be: look for a leak"
     return "it learns more slowly: look at the learning rate, and whether all processes average"
 
 # %% ../nbs/appendix/reference.ipynb #ref-005

@@ -28,7 +28,7 @@ from typing import Callable
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from .bigram import evaluate
@@ -217,22 +217,22 @@ def check_folder(
         theirs, mine = (part if isinstance(part, dict) else {what: part}
                         for part in (there.get(what), mine))
         theirs = defaults.get(what, {}) | theirs
-        differing = [name for name in theirs | mine  # in JSON, where a tuple is a list
-                     if json.dumps(theirs.get(name)) != json.dumps(mine.get(name))]
+        theirs, mine = json.loads(json.dumps([theirs, mine]))  # where a tuple is a list
+        differing = [name for name in theirs | mine if theirs.get(name) != mine.get(name)]
         if not FREE.issuperset(differing):
             both = (", ".join(f"{name}={repr(part.get(name))[:60]}" for name in differing)
                     for part in (theirs, mine))
             raise ValueError(f"{run_dir} is the run of another {what}: "
                              f"there {next(both)}, here {next(both)}; "
-                             f"choose another run_dir{other_way(what, mine, run_dir)}")
+                             f"choose another run_dir{other_way(what, theirs, mine, run_dir)}")
 
 
-def other_way(what: str, mine: dict, run_dir: Path) -> str:
+def other_way(what: str, theirs: dict, mine: dict, run_dir: Path) -> str:
     "What else can be done where a part of a run's identity is another."
     if what == "training":
         return (f", and for longer training begin with its model: minigpt train --from {run_dir} "
                 f"--run-dir {run_dir}-longer, with its --corpus and --preset")
-    manual = what == "corpus" and mine["name"] == "pydocs"
+    manual = what == "corpus" and theirs.get("name") == mine["name"] == "pydocs"
     return "; pydocs is Python's manual, and that run's is of another Python" if manual else ""
 
 # %% ../nbs/appendix/runs.ipynb #runs-016c
@@ -280,14 +280,13 @@ def only_run_in(
 @contextmanager
 def stop_requests():
     """Inside, Ctrl-C, SIGTERM and SIGHUP set the event that is handed out; a second Ctrl-C
-    interrupts at once, as usual. A SIGHUP that was ignored is ignored."""
+    interrupts at once, as usual. What was ignored is ignored."""
     stop = threading.Event()
     def note(number, frame):
         if stop.is_set() and number == signal.SIGINT: raise KeyboardInterrupt
         stop.set()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hangup and signal.getsignal(hangup) != signal.SIG_IGN: numbers.append(hangup)
+    numbers = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)]  # None: on Windows
+    numbers = [each for each in numbers if each and signal.getsignal(each) != signal.SIG_IGN]
     if threading.current_thread() is not threading.main_thread(): numbers = []
     former = {number: signal.signal(number, note) for number in numbers}
     try: yield stop
@@ -295,7 +294,7 @@ def stop_requests():
         for number, handler in former.items(): signal.signal(number, handler)
 
 # %% ../nbs/appendix/runs.ipynb #runs-022b
-MOST_SKIPS = 25  # steps in a row that float16 may leave out
+MOST_SKIPS = 25  # so many skipped steps in a row end a float16 run
 
 
 class Diverged(RuntimeError):
@@ -396,7 +395,7 @@ def tell(
     show: Callable,  # moves the progress bar
     on_step: Callable | None,  # the caller's function of model and curve
 ) -> bool:  # whether on_step wishes the run to stop
-    "After a step. An error here ends the run, and what it has learnt is saved first."
+    "After a step. An error here ends the run; saved first, if it was before or at an OSError."
     try:
         show()
         return bool(on_step and on_step(run.model, run.curve))
@@ -534,7 +533,6 @@ def open_run(
         tokenizer = (CharTokenizer(chars) if chars else
                      corpus.fit_tokenizer(plain(model).config.vocab_size))
     check_fit(model, corpus, tokenizer)
-    model.chars = tokenizer.chars
     # before the folder is looked at, as this refuses what does not combine
     run = Run(model, corpus, config, tokenizer, schedule, optimizer, compute)
     source = {"name": corpus.name, "sha256": corpus.sha256, "training": len(corpus.train)}
@@ -542,13 +540,18 @@ def open_run(
                     "chars": tokenizer.chars}
     defaults = {"model": asdict(type(model.config)()), "training": asdict(type(config)())}
     if run_dir:
-        run.folder = Path(run_dir)
-        if rank() == 0: check_folder(run.folder, resume, run.identity, defaults)
+        run.folder, refused = Path(run_dir), None
+        if rank() == 0:
+            try: check_folder(run.folder, resume, run.identity, defaults)
+            except ValueError as error: refused = str(error).encode()
+        refused = from_first(refused)  # all processes of a refused run end with the same sentence
+        if refused: raise ValueError(refused.decode())
         restore_run(run, run.folder)
     unknown = unknown_share(corpus, tokenizer, run.train_ids)
     if unknown and rank() == 0 and not run.curve.rows: print(unknown)
     settle(run, optimizer)
     tidy(run)
+    model.chars = tokenizer.chars  # only now: a refused run changes nothing
     return run
 
 # %% ../nbs/appendix/runs.ipynb #runs-027s
@@ -573,8 +576,16 @@ def load_best(
 ) -> tuple[int, float]:  # the step they are from, their validation loss
     """Put into the model the weights with the lowest validation loss of its run. `ValueError` if
     there are none."""
-    best = best_of(Path(run_dir))
-    put_weights(model, best["model"], Path(run_dir))
+    path = Path(run_dir)
+    best, about = best_of(path), read_about(path / "run.json", RUN_FORMAT, RUN_KINDS)
+    mine, size = asdict(plain(model).config), about["model"]
+    other = [name for name in mine.keys() & size.keys() - {"dropout"} if mine[name] != size[name]]
+    if other:
+        name = min(other)
+        raise ValueError(f"{run_dir} holds a model with {name}={size[name]}, not {mine[name]}: "
+                         "share.load makes the model that it holds")
+    put_weights(model, best["model"], path)
+    model.chars = about["chars"]  # for whoever trains it on
     return best["step"], best["loss"]
 
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from minigpt_course.core import (
-    check_vocabulary, filled, plain, read_about, remove_leftovers, write_about, write_atomically,
+    check_finite, check_vocabulary, filled, read_about, remove_leftovers, write_about,
+    write_atomically,
 )
 from .fast import dequantize_rows, quantize_rows
 from .gpt import GPT, GPTConfig
@@ -42,7 +43,7 @@ def packed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpacked(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    "The way back, in float32."
+    "The way back: matrices in float32, the rest as it is."
     scales = {name: weight for name, weight in weights.items() if name.endswith(".scale")}
     return {name: dequantize_rows(weight, scales[f"{name}.scale"])
             if f"{name}.scale" in scales else weight
@@ -75,9 +76,12 @@ def check_saving(
 ) -> None:
     "`ValueError` if a model cannot be saved so that it could be loaded again."
     check_vocabulary(tokenizer, model.config)
+    check_finite(model)
     if bits not in (None, 8) or isinstance(bits, float):
         raise ValueError(f"bits={bits!r} cannot be had: 8, or None for the weights as they are")
     check_shapes(model.state_dict(), model.config, "the model to save")
+    if not isinstance(notes, dict | None):
+        raise ValueError(f"notes={notes!r} must be a dict, for example {{'corpus': 'mine'}}")
     try: json.dumps(notes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"notes must hold what JSON can, text and numbers ({error})") from None
@@ -170,8 +174,8 @@ def notes_of(
     folder = Path(name)
     if (folder / "run.json").is_file():
         about, best = read_about(folder / "run.json", RUN_FORMAT, RUN_KINDS), best_of(folder)
-        return {"corpus": about["corpus"]["name"], "step": best["step"],
-                "validation loss": best["loss"]}
+        return {"corpus": about["corpus"]["name"], "corpus sha256": about["corpus"]["sha256"],
+                "step": best["step"], "validation loss": best["loss"]}
     return read_about(folder_of(name) / "minigpt.json", FORMAT, KINDS)["notes"]
 
 

@@ -13,7 +13,7 @@ from .core import check_finite, plain
 from .gpt import GPT
 from .pages import to_page
 from minigpt_course.saved import (
-    check_saving, packed, published, read_run, read_saved, write_saved,
+    check_saving, notes_of, packed, published, read_run, read_saved, write_saved,
 )
 from .text import CharTokenizer, Corpus
 
@@ -44,7 +44,7 @@ def load(
     what is missing, damaged, of another shape, or from another version."""
     is_run = (Path(name) / "run.json").is_file()
     config, chars, weights = read_run(Path(name)) if is_run else read_saved(name)
-    model = GPT(config).to(next(iter(weights.values())).dtype)
+    model = GPT(config).to(weights["lm_head.weight"].dtype)
     model.load_state_dict(weights)
     check_finite(model)
     model.chars = chars  # for whoever trains it on
@@ -57,13 +57,15 @@ def load_course_model(
 ) -> tuple[GPT, CharTokenizer]:
     """The laptop model: yours, if notebook 07 has trained it in this folder, else the published
     one; says which."""
-    if (Path(run_dir) / "run.json").is_file():
+    is_yours = (Path(run_dir) / "run.json").is_file()
+    notes = notes_of(run_dir) if is_yours else published()["pydocs"]["notes"]
+    if is_yours:
         print(f"the model that you trained, from {run_dir}")
-        return load(run_dir)
-    notes = published()["pydocs"]["notes"]
-    print(f"the published laptop model, as no {run_dir} is here: "
-          f"validation loss {notes['validation loss']:.3f}, 8 bits a weight")
+        text = f"another text ({notes['corpus']})"
+    else:
+        print(f"the published laptop model, as no {run_dir} is here: "
+              f"validation loss {notes['validation loss']:.3f}, 8 bits a weight")
+        text = f"the manual of Python {notes['python']}, and yours is another"
     if notes["corpus sha256"] != corpus.sha256:
-        print(f"(It was trained on the manual of Python {notes['python']}, and yours is another: "
-              "this text may overlap with what it has read.)")
-    return load("pydocs")
+        print(f"(It was trained on {text}: this text may overlap with what it has read.)")
+    return load(run_dir if is_yours else "pydocs")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import attention_weights
+from .devices import wait_for_gpu
 from .fast import Dropout, dropout
 from .gpt import GPT, GPTConfig
 from .multihead import MultiHeadAttention
@@ -22,10 +23,10 @@ from .multihead import MultiHeadAttention
 # %% ../nbs/10_speed.ipynb #10-008
 def seconds_of(work: Callable) -> float:
     "How long a piece of work takes, a GPU's share of it included."
-    if torch.cuda.is_available(): torch.cuda.synchronize()
+    wait_for_gpu()
     began = time.perf_counter()
     work()
-    if torch.cuda.is_available(): torch.cuda.synchronize()
+    wait_for_gpu()
     return time.perf_counter() - began
 
 
@@ -49,7 +50,7 @@ def best_seconds(work: Callable, seconds: float = 0.5) -> float:
 def matrix_product_rate(
     device: torch.device = torch.device("cpu"),
     precision: torch.dtype = torch.float32,
-    size: int = 2048,  # of the square matrices
+    size: int = 2048,  # of the square matrices; on a GPU 8192, or the launch counts too
     seconds: float = 0.5,  # how long to try
 ) -> float:  # FLOP/s
     "The most that a device does in a matrix product, measured."
@@ -123,9 +124,8 @@ def training_variant(
         if type(part) is MultiHeadAttention: part.__class__ = form.attention
         if type(part) is Dropout: part.__class__ = form.dropout
     optimizer = torch.optim.AdamW(model.parameters(), fused=form.fused_optimizer, foreach=False)
-    halved = form.precision != torch.float32
     def step():
-        with torch.autocast("cpu", form.precision, enabled=halved):
+        with torch.autocast("cpu", form.precision, enabled=form.precision != torch.float32):
             loss = F.cross_entropy(model(inputs).flatten(0, 1).float(), targets.flatten())
         optimizer.zero_grad()
         loss.backward()

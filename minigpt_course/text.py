@@ -41,7 +41,7 @@ class CharTokenizer:
     def __init__(self, chars: str):
         check_chars(chars)
         self.chars, self.vocab_size = chars, len(chars)
-        # an id for every code point there is; -1 if there is no unknown symbol
+        # an id for every code point there is: at first all the unknown symbol's, or -1 without one
         self._id_of = np.full(sys.maxunicode + 1, chars.find(UNKNOWN), dtype=np.int64)
         self._id_of[[ord(char) for char in chars]] = np.arange(len(chars))
 
@@ -50,6 +50,7 @@ class CharTokenizer:
         return cls(choose_characters(text, vocab_size))
 
     def encode(self, text: str) -> Tensor:  # (len(text),) int64
+        # surrogatepass: Python's texts may hold halves of a character, and these pass too
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         ids = torch.from_numpy(self._id_of[codes])
         check_known(text, ids)

@@ -2,12 +2,14 @@
 import functools
 import http.server
 import json
+import math
 import os
 import re
 import socket
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,6 +83,12 @@ def test_a_copy_of_tiny_shakespeare_with_another_hash(elsewhere, monkeypatch, tm
     said = (f"{re.escape(str(path))} is not tiny Shakespeare: .* expected {SHAKESPEARE_SHA256}; "
             "delete it and fetch it again")
     with pytest.raises(ValueError, match=said): load_corpus("shakespeare")
+
+
+def test_a_folder_that_has_no_tiny_shakespeare(elsewhere, monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIGPT_DATA", str(tmp_path))
+    said = f"no tinyshakespeare.txt in {re.escape(str(tmp_path))}, which MINIGPT_DATA names: put it"
+    with pytest.raises(FileNotFoundError, match=said): load_corpus("shakespeare")
 
 
 def test_a_download_with_another_hash_is_refused_and_not_kept(elsewhere, monkeypatch, web):
@@ -242,6 +250,21 @@ def test_what_makes_no_sense_in_a_training_configuration(field, value, complaint
         TrainConfig(**{field: value})
 
 
+@pytest.mark.parametrize("kind, field, value", [
+    (TrainConfig, "learning_rate", np.float64(0.01)), (TrainConfig, "steps", np.int64(2)),
+    (TrainConfig, "betas", (np.float64(0.9), 0.99)), (GPTConfig, "dropout", np.float64(0.1)),
+])
+def test_a_number_of_numpys_which_no_checkpoint_could_hold(kind, field, value):
+    said = f"^{field}=.* must hold Python's own numbers, not NumPy's"
+    with pytest.raises(ValueError, match=said): kind(**{field: value})
+
+
+def test_a_model_without_weights_is_judged():
+    class Uniform(torch.nn.Module):
+        def forward(self, idx): return torch.zeros(*idx.shape, 24)
+    assert evaluate(Uniform(), torch.randint(24, (100,)), 16) == pytest.approx(math.log(24))
+
+
 # generating
 
 
@@ -283,6 +306,32 @@ def test_a_run_of_something_else(tmp_path, corpus, what, change, complaint):
     said = (f"{re.escape(str(tmp_path))} is the run of another {what}: {complaint}.*"
             "choose another run_dir")
     with pytest.raises(ValueError, match=said): train(**ours | change, resume=True)
+
+
+@pytest.mark.parametrize("name, other_python", [("pydocs", True), ("hamlet", False)])
+def test_only_a_run_of_another_manual_is_said_to_be_of_another_python(tmp_path, name, other_python):
+    ours = {"model": small_gpt(), "corpus": Corpus.from_text(small_corpus().text, name),
+            "config": SHORT, "run_dir": tmp_path}
+    train(**ours)
+    manual = Corpus.from_text(small_corpus().text[::-1], "pydocs")
+    with pytest.raises(ValueError, match="is the run of another corpus") as refused:
+        train(**ours | {"corpus": manual}, resume=True)
+    assert ("that run's is of another Python" in str(refused.value)) == other_python
+
+
+def test_a_refused_run_leaves_a_model_without_its_characters(tmp_path, corpus):
+    train(small_gpt(), corpus, SHORT, tmp_path / "run")
+    model, shouted = small_gpt(), Corpus.from_text(corpus.text.swapcase(), "shouted")
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(model, corpus, SHORT, tmp_path / "run")
+    train(model, shouted, SHORT, tmp_path / "new")
+    assert model.chars == shouted.fit_tokenizer(24).chars
+
+
+def test_a_whole_number_is_the_same_with_a_point(tmp_path, corpus):
+    for number in 0, 0.0:
+        config = TrainConfig(**vars(SHORT) | {"weight_decay": number})
+        train(small_gpt(dropout=number), corpus, config, tmp_path, resume=True)
 
 
 def test_a_run_dir_in_use_is_not_overwritten(tmp_path, corpus):
@@ -398,6 +447,12 @@ def test_a_flipped_bit_in_a_file_of_ids(ids):
     (ids / "ids.bin").write_bytes(content)
     said = f"{re.escape(str(ids / 'ids.bin'))} is damaged, its hash is another: delete .*ids and"
     with pytest.raises(ValueError, match=said): IdFile(ids)
+
+
+def test_ids_without_their_file(ids):
+    (ids / "ids.bin").unlink()
+    with pytest.raises(ValueError, match=r"ids.bin does not have the .* ids that it should"):
+        IdFile(ids)
 
 
 def test_what_a_killed_writer_of_ids_left_goes_and_other_files_stay(ids):

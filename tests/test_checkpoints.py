@@ -140,10 +140,12 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(tmp_path, whole
     assert_same_end(tmp_path, whole, CONFIG.steps)
 
 
-def test_a_run_that_was_told_to_ignore_a_closed_terminal_does_so(tmp_path, monkeypatch):
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try: run(tmp_path, on_step=lambda model, curve: signal.raise_signal(signal.SIGHUP))
-    finally: signal.signal(signal.SIGHUP, former)
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_was_told_to_ignore_a_signal_does_so(tmp_path, number):
+    "A closed terminal under nohup, or a Ctrl-C meant for another command of a script."
+    former = signal.signal(number, signal.SIG_IGN)
+    try: run(tmp_path, on_step=lambda model, curve: signal.raise_signal(number))
+    finally: signal.signal(number, former)
     assert load_checkpoint(tmp_path)["step"] == CONFIG.steps + 1
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import torch
 
 from conftest import assert_same_end, small_corpus
 import minigpt_course
-from minigpt_course import cli, devices
+from minigpt_course import cli, devices, saved
 from minigpt_course.devices import PRECISIONS, Compute
 from minigpt_course.generate import generate
 from minigpt_course.gpt import GPTConfig, parameter_ledger
@@ -284,10 +285,12 @@ def test_samples_that_cannot_be_written_do_not_end_a_run(trained, tmp_path, call
     assert_same_end(tmp_path / "run", trained, 30)
 
 
-def test_a_model_whose_weights_are_not_finite_is_refused(trained, tmp_path, called):
+def test_a_model_whose_weights_are_not_finite_is_refused(trained, tmp_path, called, monkeypatch):
     model, tokenizer = load(trained)
     torch.nn.init.constant_(model.blocks[0].norm1.weight, torch.nan)
-    save(model, tokenizer, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(saved, "check_finite", lambda model: None)  # as an earlier version saved it
+        save(model, tokenizer, tmp_path)
     said = r"blocks.0.norm1.weight holds numbers that are not finite: .* smaller learning rate"
     for verb in "generate", "info": assert_refused(called(verb, tmp_path), said)
     with pytest.raises(ValueError, match=said): generate(model, tokenizer, "To be", 5)
@@ -357,6 +360,8 @@ def test_whoever_looks_for_the_cause_gets_the_traceback_before_the_sentence(
     code, _, complained = called("info", tmp_path)
     assert code == 1
     assert re.fullmatch(r"Traceback .*\n\w+Error: .*\nminigpt: [^\n]+\n", complained, re.DOTALL)
+    monkeypatch.setenv("MINIGPT_DEBUG", "0")
+    assert_refused(called("info", tmp_path), "no saved model in .*")
 
 
 # what a reader types
@@ -415,6 +420,39 @@ def test_several_samples_from_a_file(called, tmp_path):
     texts = re.split(r"--- sample \d of 3\n", out)[1:]
     assert code == 0 and len(texts) == 3 and all(text.startswith("def ") for text in texts)
     assert called(*line, "--seed", 6)[1] == texts[1]
+
+
+@pytest.mark.parametrize("said", [
+    "num_heads_8 holds a run already", "minigpt train --from batch_size_32 goes on",
+    "no text file at data/num_chars.txt: give", "No such file or directory: 'prompt_file.txt'"])
+def test_a_file_that_is_named_like_an_option_keeps_its_name(said):
+    assert cli.in_words_of_the_command(said) == said
+
+
+def test_what_is_said_while_a_model_is_loaded_is_no_part_of_the_text(trained, tmp_path, called):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / f"checkpoint-00000099-{'0' * 16}.pt").write_bytes(b"")
+    code, said, complained = called("generate", tmp_path, "--length", 5)
+    assert code == 0 and "passed over" not in said and "is passed over" in complained
+
+
+def test_only_what_was_written_is_said_to_be(trained, tmp_path, called):
+    (tmp_path / "mine.txt").write_text("mine")
+    code, said, _ = called("export", trained, tmp_path, "--plain")
+    assert code == 0 and said.startswith("written: minigpt.json, ") and "mine.txt" not in said
+
+
+def test_the_line_at_the_end_works_for_a_folder_with_a_space(tmp_path, called):
+    code, said, _ = called(*training(tmp_path / "my run"), "--steps", 2)
+    line = said.strip().split("minigpt generate ")[1]
+    assert code == 0 and shlex.split(line) == [str(tmp_path / "my run")]
+
+
+def test_info_for_programs_is_one_object_whatever_else_is_said(trained, tmp_path, called):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / f"checkpoint-00000099-{'0' * 16}.pt").write_bytes(b"")
+    code, said, complained = called("info", tmp_path, "--json")
+    assert code == 0 and json.loads(said)["config"] and "is passed over" in complained
 
 
 def test_info_for_programs(called):

@@ -198,6 +198,10 @@ def on_a_gpu(monkeypatch) -> None:
     monkeypatch.setattr(devices, "choose_device", lambda wish: torch.device("cuda:0"))
 
 
+def talking_between_gpus(monkeypatch) -> None:
+    monkeypatch.setattr(devices, "talking_device", lambda: torch.device("cuda:0"))
+
+
 def in_two_processes(monkeypatch) -> None:
     monkeypatch.setattr(devices, "num_processes", lambda: 2)
 
@@ -228,6 +232,10 @@ REFUSED = {  # name: where, what `Compute` is asked for, what else `train` is, w
     "threads and a GPU": (
         on_a_gpu, {"threads": 2, "device": "cuda"}, {},
         "threads=2 share out the work of a CPU, and the device is cuda:0: leave threads out"),
+    "processes that talk between GPUs and a model on a CPU": (
+        talking_between_gpus, {}, {},
+        "the processes talk between GPUs, and the model is on cpu: give process_group and Compute "
+        "the same device"),
     "threads and a part that draws globally": (
         anywhere, {"threads": 2}, {"model": with_a_foreign_part},
         "a part of the model that is not the course's own may draw from PyTorch's global "

@@ -77,6 +77,23 @@ def test_two_faults_at_once_are_both_named():
         "scale missing", "mask off by one", "activation function missing"}
 
 
+def test_the_monitor_leaves_the_random_numbers_alone():
+    model, batch = small_gpt(dropout=0.1).train(), batch_of(24)
+    optimizer, before = torch.optim.AdamW(model.parameters()), torch.get_rng_state()
+    monitor(model, batch, optimizer)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("faults", [
+    "mask off by one + trained in evaluation mode", "trained in evaluation mode + mask off by one",
+    "validation set overlaps + mask off by one + trained in evaluation mode",
+    "mask off by one + trained in evaluation mode + validation set overlaps"])
+def test_a_fault_that_gives_another_model_keeps_the_others(faults):
+    model = faulty_model(faults)
+    assert all(type(block.attention).__name__ == "MaskOffByOne" for block in model.blocks)
+    assert model.config.dropout == 0.2 and not model.training
+
+
 def test_an_unknown_fault_is_told():
     complaint = "no fault is called 'flu'; there are: mask off by one"
     with pytest.raises(ValueError, match=complaint):

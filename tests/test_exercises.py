@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 import minigpt_course.checks
+from minigpt_course.checks import ch07
+from minigpt_course.gpt import GPTConfig
+from minigpt_course.train import TrainConfig
 from mutations import EXERCISES, NOTEBOOKS, TABLE, changed, verdict, wrong_answers
 from right_answers import RIGHT
 from wrong_answers import WRONG
@@ -91,3 +94,21 @@ def test_the_table_of_wrong_answers_is_fresh():
     rows = [line[2:].split(" | ")[0] for line in lines if line.startswith("| ") and " | " in line]
     answers = [why for exercise in EXERCISES for why, _ in wrong_answers(exercise)]
     assert [row for row in rows if row != "wrong answer"] == answers, "run make mutations"
+
+
+@pytest.mark.parametrize("checker, answer", [
+    ("check_adamw_on_paper", "answer = 1.8, -1.05, ..."),
+    ("check_attention_cost",
+     "def attention_cost(C, H, T): return 3 * C * C, 3 * T * C * C, ..., ...")])
+def test_numbers_that_are_still_to_come_are_named(checker, answer):
+    exercise = next(each for each in EXERCISES if each.checker == checker)
+    said = verdict(exercise, answer)
+    assert said.right is False and "should be one number, and is Ellipsis" in said.words
+
+
+def test_what_a_loss_is_compared_with_is_known_before_the_training(monkeypatch, corpus):
+    monkeypatch.setattr(ch07, "known_losses", lambda *_: {"frequencies": 3.0})
+    monkeypatch.setattr(ch07, "train", lambda *_, **__: pytest.fail("trained before"))
+    size = GPTConfig.laptop(vocab_size=24)
+    said = ch07.check_open_task(lambda seconds: (corpus, size, TrainConfig(steps=1)))
+    assert said.right is False and "too many to be counted" in said.words

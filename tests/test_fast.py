@@ -177,6 +177,7 @@ def test_gradient_numerically():
             return dropout(x, 0.4).square()
     x = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator(), requires_grad=True)
     assert torch.autograd.gradcheck(function, x)
+    assert torch.autograd.gradgradcheck(function, x)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -14,8 +14,10 @@ from minigpt_course.inside import (
     stream_parts,
 )
 from minigpt_course.optimizers import make_optimizer, orthogonalize
-from minigpt_course.speed import VARIANTS, product_intensity, training_variant
+from minigpt_course.proofs import saved_bytes
+from minigpt_course.speed import VARIANTS, product_intensity, seconds_of, training_variant
 from minigpt_course.train import TrainConfig, train, train_step
+from minigpt_course.widgets import amount
 
 BRIEF = TrainConfig(steps=20, batch_size=4, warmup_steps=2, eval_every=10, checkpoint_every=5)
 MUON = dataclasses.replace(BRIEF, optimizer="muon")
@@ -254,6 +256,32 @@ def test_a_neuron_of_one_character_is_found(model):
     idx = torch.arange(24).repeat(60, 1)[:, :16]
     with layer.register_forward_hook(only_at_7): share, preferred = selectivity(model, idx)
     assert share[1, 3] == 1 and preferred[1, 3] == 7 and share.max() == 1
+
+
+def test_the_clock_waits_for_an_apple_gpu(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: done.append("waited"))
+    seconds_of(lambda: done.append("worked"))
+    assert done == ["waited", "worked", "waited"]
+
+
+def test_dropouts_masks_are_counted_among_what_is_kept():
+    idx = torch.zeros(2, 16, dtype=torch.long)
+    plain, masked = (saved_bytes(small_gpt(dropout=p), idx, idx) for p in (0.0, 0.5))
+    numbers = 2 * 16 * small_gpt().config.embed_dim
+    assert masked - plain > 3 * 4 * numbers  # of the embeddings, and in each block
+
+
+@pytest.mark.parametrize("number, said", [(9.961, "10"), (9.94, "9.9"), (0.123, "0.12"),
+                                          (1234.5, "1,234")])
+def test_an_amount_has_two_digits_or_all_before_the_point(number, said):
+    assert amount(number) == said
+
+
+def test_a_share_of_activation_is_a_share_also_where_activations_are_negative():
+    share, _ = selectivity(small_gpt(activation="gelu").eval(), torch.arange(24).view(2, 12))
+    assert 0 <= share.min() <= share.max() <= 1
 
 
 def test_a_model_that_reads_one_character_gains_nothing_from_a_copy(model):

@@ -409,6 +409,20 @@ def shown(tab, cases: list[dict]) -> dict:
     return found
 
 
+def test_the_evidence_is_marked_only_after_the_answer(opened):
+    tab, cases = opened("faults"), json.loads(data_of("faults"))["cases"]
+    diagnose(tab, shown(tab, cases)["diagnosis"])
+    assert tab.locator(".solved").count() == 1
+    tab.locator("button.go").click()
+    assert tab.locator(".solved").count() == 0
+
+
+def test_browsers_that_know_no_light_dark_have_plain_colours():
+    css = (LIVE / "live.css").read_text(encoding="utf-8")
+    plain = re.sub(r"@supports[^{]*\{(?:[^{}]*\{[^}]*\})*\s*\}", "", css)
+    assert "light-dark" not in plain and "--accent: #0b5fa5" in plain
+
+
 def test_every_fault_is_in_the_quiz_with_its_evidence():
     data = json.loads(data_of("faults"))
     assert {case["name"]: case["diagnosis"] for case in data["cases"]} == {

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import small_gpt
 from minigpt_course import plot, widgets
 from minigpt_course.faults import load_zoo
 from minigpt_course.gpt import GPTConfig
+from minigpt_course.train import TrainConfig, train
 
 PROJECT = Path(__file__).parents[1]
 PATHS = sorted((PROJECT / "nbs").rglob("*.ipynb"))
@@ -222,3 +224,17 @@ def test_the_positions_of_the_attention_viewer_end_with_its_text():
 
 def test_what_follows_works_without_a_q():
     assert widgets.what_follows(torch.full((2, 2), 0.5), "ab").picture.value
+
+
+def test_the_bars_of_the_sampling_controls_are_those_without_dropout(tokenizer):
+    model = small_gpt(dropout=0.5).train()
+    training = CONTROLS["sampling_controls"](model, tokenizer).picture.value
+    assert CONTROLS["sampling_controls"](model.eval(), tokenizer).picture.value == training
+
+
+def test_a_live_curve_is_drawn_at_the_end_as_well(monkeypatch, corpus):
+    drawn = []
+    monkeypatch.setattr(widgets.display, "display", lambda still, **_: drawn.append(still.alt))
+    config = TrainConfig(steps=5, batch_size=2, warmup_steps=1)
+    train(small_gpt(), corpus, config, on_step=widgets.LiveCurve(every=3))
+    assert [words.split()[-1] for words in drawn] == ["0.", "3.", "5."]

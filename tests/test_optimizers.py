@@ -624,6 +624,6 @@ def test_a_function_that_returns_no_optimizer_and_what_is_no_function_are_refuse
     model = small_gpt()
     with pytest.raises(ValueError, match="returned a NoneType"):
         make_optimizer(model, CONFIG, lambda model, config: None)
-    for wrong in "muon", muon(model, CONFIG):
+    for wrong in "muon", muon(model, CONFIG), Muon, torch.optim.AdamW:
         with pytest.raises(ValueError, match="must be a function"):
             make_optimizer(model, CONFIG, wrong)

@@ -98,6 +98,21 @@ def test_probabilities_are_those_of_the_library(script, model):
     assert torch.tensor(found).allclose(wanted, atol=1e-6)
 
 
+def test_a_top_p_of_one_cuts_nothing(script, model):
+    found = script(model, "return [...nextProbabilities(about.logits, about.settings)]",
+                   logits=[0, -50, -60], settings={"temperature": 1, "topK": 3, "topP": 1})
+    assert min(found) > 0
+
+
+def test_greedy_looks_for_the_likeliest_once(script, model):
+    assert script(model, """let calls = 0
+        const largest = Math.max
+        Math.max = (...all) => { calls++; return largest(...all) }
+        nextProbabilities(new Float32Array(100), {temperature: 0, topK: 100, topP: 1})
+        Math.max = largest
+        return calls""") == 1
+
+
 def test_losses_of_the_characters_are_those_of_the_model(script, model):
     ids = torch.randint(24, (12,))
     found = script(model, """const writer = new Writer(gpt, about.chars)
@@ -216,6 +231,32 @@ def test_a_character_is_chosen_by_click_mouse_and_keyboard(opened):
     assert opened.locator("#maps canvas").count() == 4
 
 
+def test_a_click_chooses_the_character_on_which_the_mouse_rests(opened):
+    letter = opened.locator("#paper span").nth(4)
+    letter.hover()
+    opened.locator("#about", has_text="Position 4,").wait_for()
+    opened.focus("#paper")
+    opened.keyboard.press("ArrowRight")
+    opened.locator("#about", has_text="Position 5,").wait_for()
+    letter.click()
+    opened.locator("#about", has_text="Position 4,").wait_for()
+
+
+def test_what_is_typed_while_a_long_text_is_read_is_read_at_once(opened):
+    opened.fill("#prompt", "a" * 3000)
+    opened.locator("#about", has_text="Position 2999,").wait_for()
+    opened.evaluate("""() => {
+        const post = worker.postMessage.bind(worker)
+        window.texts = 0
+        worker.postMessage = asked => { texts += asked.text !== undefined; post(asked) }
+        document.getElementById("prompt").setSelectionRange(0, 0)
+    }""")
+    opened.focus("#prompt")
+    opened.keyboard.type("hello world")
+    opened.locator("#about", has_text="Position 3010,").wait_for()
+    assert opened.evaluate("texts") < 6
+
+
 def test_what_is_pressed_keeps_the_focus(opened):
     for selector in "#next button", "#maps button":
         opened.locator(selector).nth(1).focus()
@@ -254,6 +295,25 @@ def test_it_fits_a_phone(browser, tmp_path, published, scheme):
     tab.wait_for_selector("html[data-ready]")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
     tab.close()
+
+
+def test_a_screen_reader_hears_no_flood_and_the_names_of_blanks(opened):
+    opened.fill("#prompt", "Return the")
+    opened.locator("#about", has_text="Position 9,").wait_for()
+    labels = opened.eval_on_selector_all("#next button", "all => all.map(each => each.ariaLabel)")
+    assert any(label.startswith("append a space,") for label in labels)
+    opened.fill("#count", "5000")
+    opened.click("#write")
+    opened.locator("#about[aria-live=off]").wait_for()
+    opened.click("#write")
+    opened.locator("#about[aria-live=polite]").wait_for()
+
+
+def test_no_field_is_so_small_that_a_phone_zooms_in(opened):
+    sizes = opened.eval_on_selector_all(
+        "textarea, select, input[type=number]",
+        "all => all.map(each => parseFloat(getComputedStyle(each).fontSize))")
+    assert min(sizes) >= 16
 
 
 def test_every_field_has_a_name_for_a_screen_reader(opened):

@@ -140,3 +140,17 @@ def test_a_result_keeps_a_sample_and_old_files_have_none(tmp_path):
     ax = plot.results_chart(results)
     assert written in [text.get_text() for text in ax.texts]
     plt.close(ax.figure)
+
+
+def test_losses_of_another_text_are_said_to_be_so(tmp_path, capsys):
+    corpus, path = Corpus.from_text("Return the sum. " * 400, "sums"), tmp_path / "results.json"
+    record_result("learnt bigram", 2.0, corpus, path)
+    assert "another text" not in capsys.readouterr().out  # no other model is shown
+    record_result("four heads", 1.9, corpus, path)
+    assert capsys.readouterr().out.startswith("Not to be compared: one head come with the library")
+
+
+def test_a_short_training_loss_is_smoothed_less():
+    ax = plot.loss_curves({"ten steps": [4.0] * 10})
+    assert list(ax.lines[0].get_ydata()) == [4.0] * 10
+    plt.close(ax.figure)

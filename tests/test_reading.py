@@ -18,7 +18,7 @@ PAGES = sorted(NBS.glob("[0-9]*.ipynb"))[:13]  # 14 is nothing but exercises
 # to show; 08, 11 and 12 have a section on the full model besides
 MOST = {
     "01": (1178, 183),
-    "02": (1400, 178),
+    "02": (1400, 179),
     "03": (1050, 129),
     "04": (965, 100),
     "05": (1080, 125),
@@ -28,7 +28,7 @@ MOST = {
     "09": (1500, 220),
     "10": (1500, 220),
     "11": (1390, 233),
-    "12": (1580, 244),
+    "12": (1580, 245),
     "13": (900, 220),
 }
 # what the course does not say, since the field has a word of its own

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -151,6 +152,8 @@ VERDICTS = {
         f"{OUTSIDE} at 2 of 17 validations, first at step 700: 9.000, .*it learns more slowly.*"),
     "begins too high": (
         changed({0: 5.0, 100: 5.0}), f"{OUTSIDE} .*it does not begin like the reference.*"),
+    "begins too low": (
+        changed({0: 1.0, 100: 1.0}), f"{OUTSIDE} .*it does not begin like the reference.*"),
     "too low": (
         changed({1500: 0.1, 1600: 0.1}),
         f"{OUTSIDE} .*step 1500: 0.100, where the band is .*it is better than it should be.*"),
@@ -279,6 +282,48 @@ def test_the_hours_are_those_of_the_steps_and_validations_that_are_left(small, m
     run = tool.begun(*tool.recipe(0, {"steps": 1000, "eval_every": 250}))
     monkeypatch.setattr(tool, "timed", lambda action: 36.0)
     assert tool.predicted_hours("seed0", run, done=400) == pytest.approx((600 + 3) / 100)
+
+
+def test_ctrl_c_waits_until_the_run_has_saved(tmp_path):
+    slow, begun, saved = (tmp_path / name for name in ("slow.py", "begun", "saved"))
+    slow.write_text(f"#!{sys.executable}\nimport signal, time\nfrom pathlib import Path\n"
+                    "stop = []\n"
+                    "signal.signal(signal.SIGINT, lambda *_: stop.append(1))\n"
+                    f"Path({str(begun)!r}).touch()\nwhile not stop: time.sleep(0.01)\n"
+                    f"time.sleep(1)\nPath({str(saved)!r}).touch()\nraise SystemExit(3)\n")
+    slow.chmod(0o755)
+    code = (f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r})\nimport reference as tool\n"
+            "from pathlib import Path\nfrom types import SimpleNamespace\n"
+            f"tool.sys = SimpleNamespace(executable={str(slow)!r}, exit=sys.exit)\n"
+            f"tool.train(Path({str(tmp_path)!r}), 0, [])")
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    while not begun.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(60) == 1 and saved.exists()
+
+
+def test_a_run_has_the_threads_of_its_prediction(tmp_path, monkeypatch):
+    asked = {}
+
+    class Ended:
+        returncode = 1
+        def __init__(self, command, env): asked.update(env)
+        def __enter__(self): return self
+        def __exit__(self, *error): pass
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(subprocess, "Popen", Ended)
+    with pytest.raises(SystemExit): tool.train(tmp_path, 0, [])
+    assert asked["OMP_NUM_THREADS"] == str(torch.get_num_threads())
+
+
+def test_where_git_is_not_installed_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tool.commit() == "unknown (no git here)"
 
 
 def test_a_run_that_was_cut_off_is_gone_on_with_and_kept_with_its_notes(small):

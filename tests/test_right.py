@@ -7,6 +7,7 @@ from torch import nn
 from conftest import small_gpt
 from minigpt_course import attention
 from minigpt_course.attention import SelfAttention, causality_probe
+from minigpt_course.bigram import sample
 from minigpt_course.faults import MaskOffByOne
 from minigpt_course.block import GPTDecoderBlock
 from minigpt_course.cache import RowCache, can_cache
@@ -173,14 +174,34 @@ def test_a_model_that_is_watched_goes_without_a_cache(model, tokenizer, part):
     assert can_cache(model)
 
 
-@pytest.mark.parametrize("how", ["class", "method"])
-def test_a_model_that_was_changed_goes_without_a_cache(model, tokenizer, how):
-    attention = model.blocks[0].attention
+class Elsewhere(nn.Module):
+    "On a device that is not the CPU."
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+
+    def forward(self, idx):
+        assert idx.is_meta
+        return torch.zeros(*idx.shape, 24)
+
+
+def test_a_sample_is_drawn_without_dropout_and_where_the_model_is(tokenizer):
+    model = small_gpt(dropout=0.5).train()
+    texts = {sample(model, tokenizer, "To be", 40, 16) for _ in range(3)}
+    assert texts == {sample(model.eval(), tokenizer, "To be", 40, 16)}
+    assert len(sample(Elsewhere(), tokenizer, "To be", 3, 16)) == 8
+
+
+@pytest.mark.parametrize("how", ["class", "method", "method of the class"])
+def test_a_model_that_was_changed_goes_without_a_cache(model, tokenizer, how, monkeypatch):
+    attention, merge = model.blocks[0].attention, MultiHeadAttention.merge_heads
     if how == "class": attention.__class__ = MaskOffByOne
+    elif how == "method of the class":
+        monkeypatch.setattr(MultiHeadAttention, "merge_heads", lambda part, x: merge(part, 2 * x))
     else: attention.merge_heads = lambda x: MultiHeadAttention.merge_heads(attention, 2 * x)
     cached, uncached = (generate(model, tokenizer, "To be", 30, seed=0, use_cache=use)
                         for use in (True, False))
-    assert cached == uncached
+    assert cached == uncached and not can_cache(model)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -53,6 +53,14 @@ def go_on(folder: Path) -> None:
     say(f"ended after {len(curve.rows)}")
 
 
+def be_refused(folder: Path) -> None:
+    "What each process says of a folder that holds a run."
+    try: train(small_gpt(), small_corpus(), BRIEF, folder / "run")
+    except Exception as error:
+        (folder / f"{rank()}.txt").write_text(f"{type(error).__name__}: {error}")
+        raise
+
+
 def say(line: str) -> None:
     "In one piece: others write to the same pipe, and torchrun leaves it unbuffered."
     print(line + "\n", end="")
@@ -234,6 +242,13 @@ def test_two_processes_that_are_killed_end_with_the_same_bits(tmp_path, whole):
     assert process.returncode == 0, complaint
     assert_same_end(tmp_path, whole, CONFIG.steps)
     assert not list(tmp_path.glob(".*.minigpt-partial"))
+
+
+def test_all_processes_of_a_refused_run_end_with_the_same_sentence(tmp_path):
+    train(small_gpt(), small_corpus(), TrainConfig(steps=1, batch_size=4), tmp_path / "run")
+    end(start(tmp_path, "be_refused"))
+    said = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
+    assert said[0] == said[1] and re.match("ValueError: .*holds a run already", said[0])
 
 
 def test_when_a_process_dies_the_others_end_as_well(tmp_path):

@@ -274,11 +274,42 @@ def test_notes_are_kept_as_json_keeps_them(tmp_path, model, tokenizer):
 
 @pytest.mark.parametrize("bad, said", [
     ({"notes": {"loss": torch.ones(1)}}, "notes must hold what JSON can"),
+    ({"notes": "mine"}, "notes='mine' must be a dict"),
     ({"bits": 8.0}, "bits=8.0 cannot be had"),
 ])
 def test_what_cannot_be_read_again_is_not_written(tmp_path, model, tokenizer, bad, said):
     with pytest.raises(ValueError, match=said): save(model, tokenizer, tmp_path, **bad)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_8_bits_come_back_in_float32_in_whatever_order(tmp_path, monkeypatch, tokenizer, dtype):
+    save(small_gpt().to(dtype), tokenizer, tmp_path, bits=8)
+    read = share.read_saved
+    def norms_first(name):
+        config, chars, weights = read(name)
+        return config, chars, dict(sorted(weights.items(), key=lambda item: item[1].dim()))
+    monkeypatch.setattr(share, "read_saved", norms_first)
+    assert {weight.dtype for weight in load(tmp_path)[0].parameters()} == {torch.float32}
+
+
+def test_the_best_weights_bring_their_characters_and_fit_no_other_model(tmp_path, corpus):
+    train(small_gpt(), corpus, TrainConfig(steps=1, batch_size=2), tmp_path)
+    model = small_gpt()
+    load_best(model, tmp_path)
+    assert model.chars == corpus.fit_tokenizer(24).chars
+    for change in {"num_heads": 4}, {"activation": "gelu"}, {"embed_dim": 32}:
+        with pytest.raises(ValueError, match=f"holds a model with {[*change][0]}="):
+            load_best(small_gpt(**change), tmp_path)
+
+
+def test_a_model_that_diverged_does_not_take_the_place_of_a_good_one(tmp_path, model, tokenizer):
+    save(model, tokenizer, tmp_path)
+    good = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    torch.nn.init.constant_(model.norm.weight, torch.nan)
+    with pytest.raises(ValueError, match="norm.weight holds numbers that are not finite"):
+        save(model, tokenizer, tmp_path)
+    assert good == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 # models that come with the library
@@ -296,6 +327,16 @@ def weights(tmp_path, monkeypatch, tokenizer) -> Path:
     monkeypatch.setattr(saved, "WEIGHTS", folder)
     monkeypatch.chdir(here)
     return folder
+
+
+def test_your_own_model_of_another_text_is_said_to_be_one(weights, corpus, capsys):
+    train(small_gpt(), corpus, TrainConfig(steps=1, batch_size=2), "runs/laptop")
+    capsys.readouterr()
+    share.load_course_model(Corpus.from_text("another text " * 50, "another"))
+    said = capsys.readouterr().out
+    assert "that you trained" in said and "may overlap with what it has read" in said
+    share.load_course_model(corpus)
+    assert "overlap" not in capsys.readouterr().out
 
 
 def test_a_published_model_is_loaded_by_its_name(weights):
@@ -642,6 +683,20 @@ def test_an_export_does_not_replace_the_readme_of_another(tmp_path, transformers
     with pytest.raises(ValueError, match="is not from here and would be lost"):
         to_transformers(small_gpt(embed_dim=32), tokenizer, tmp_path)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["my project"]
+
+
+def test_an_export_with_the_tokenizer_of_another_is_refused(tmp_path, transformers):
+    with pytest.raises(ValueError, match="the tokenizer has 3 characters, the model 24"):
+        to_transformers(small_gpt(embed_dim=32), CharTokenizer("abc"), tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_model_that_came_back_is_trained_on_with_its_characters(tmp_path, twins, tokenizer):
+    twins(small_gpt(embed_dim=32), tokenizer)
+    back, _ = from_transformers(tmp_path)
+    zoo = Corpus.from_text("zebras sleep in zoos. " * 100, "zoo")
+    train(back, zoo, TrainConfig(steps=1, batch_size=2))
+    assert back.chars == tokenizer.chars
 
 
 def change_json(path: Path, change):

@@ -32,7 +32,10 @@ def test_a_large_text_of_another_system_goes_on(tmp_path, monkeypatch):
     path = tmp_path / "text.txt"
     path.write_bytes(PLAIN.replace("\n", "\r\n").encode())
     for _ in range(2): assert isinstance(open_corpus(str(path), tmp_path / "run", 12), IdFile)
-    assert open_corpus(str(path), tmp_path / "run").tokenizer.vocab_size == 12
+    with pytest.raises(ValueError, match="written with a vocab_size of 12: delete it, or choose"):
+        open_corpus(str(path), tmp_path / "run", 13)
+    characters = CharTokenizer.fit(PLAIN, 12)
+    assert open_corpus(str(path), tmp_path / "run", 13, characters).tokenizer.vocab_size == 12
 
 
 def said_of(text: str, vocab_size: int) -> list[str]:
@@ -70,6 +73,13 @@ def drawn(characters: int) -> str:
     "A text in which nothing follows from anything."
     alphabet = [chr(0x4E00 + i) for i in range(characters)]
     return "".join(random.Random(0).choices(alphabet, k=40_000))
+
+
+def test_a_python_without_lzma_has_the_other_baselines(monkeypatch):
+    for name in "lzma", "_lzma": monkeypatch.setitem(sys.modules, name, None)
+    text = drawn(16)
+    losses = baselines(Corpus.from_text(text, "drawn"), CharTokenizer.fit(text, 24))
+    assert "gzip" in losses and "xz" not in losses
 
 
 @pytest.mark.parametrize("vocab_size", [255, 300, 2000])

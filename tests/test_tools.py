@@ -77,6 +77,27 @@ def test_the_notebooks_are_chosen_in_reading_order(small_course):
         course.chosen(["07"])
 
 
+def test_what_was_not_run_is_not_shown_as_if_it_were(small_course, capsys):
+    sample = small_course / "_course" / "runs" / "sample.txt"
+    sample.parent.mkdir(parents=True)
+    sample.write_text("of an earlier run")
+    course.run(["01"], store=False)
+    said = capsys.readouterr().out
+    rows = [line for line in said.splitlines() if line[:8].strip().replace(".", "").isdigit()]
+    assert rows and all(row.endswith("(comes with the course)") for row in rows)
+    assert "Written by the model in notebook 08" in said
+
+
+def test_a_notebook_whose_kernel_dies_is_named(small_course):
+    path = small_course / "nbs" / "02_bigram.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source = "import os\nos._exit(1)"
+    nbformat.write(notebook, path)
+    with pytest.raises(course.Failed, match="02_bigram.ipynb: its kernel died"):
+        course.run(["02"], store=False)
+    assert "its kernel died" in course.alone(path)
+
+
 def test_a_course_that_is_run_shows_what_came_out(small_course, capsys):
     course.run(["01"], store=False)
     assert "Losses (nats per character" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from PIL import Image
 from tqdm import tqdm
 
@@ -72,6 +72,9 @@ def execute(
             raise Failed(f"\n{path.relative_to(ROOT)}: code cell {code.index(cell) + 1} of "
                          f"{len(code)} failed (id {cell.id}):\n\n{cell.source}\n\n"
                          f"{error.ename}: {error.evalue}") from None
+        except DeadKernelError:
+            raise Failed(f"\n{path.relative_to(ROOT)}: its kernel died; if memory was short, "
+                         "close other programs and run it again") from None
     return notebook, time.perf_counter() - started
 
 
@@ -104,11 +107,14 @@ def closing() -> str:
     lines = ["", "Losses (nats per character on the validation set):"]
     kinds = {"baseline": results["baselines"], "model": results["models"]}
     rows = [(loss, kind, name) for kind, losses in kinds.items() for name, loss in losses.items()]
-    lines += [f"  {loss:6.3f}  {kind:10}{name}" for loss, kind, name in sorted(rows, reverse=True)]
+    given = results["shipped"] | (set() if RESULTS.exists() else set(results["baselines"]))
+    for loss, kind, name in sorted(rows, reverse=True):
+        whose = "  (comes with the course)" if name in given else ""
+        lines.append(f"  {loss:6.3f}  {kind:10}{name}{whose}")
     sample = COURSE / "runs" / "sample.txt"
     if sample.exists():
         written = sample.read_text(encoding="utf-8").splitlines()
-        lines += ["", "Written by the model that was trained just now:", ""]
+        lines += ["", "Written by the model in notebook 08:", ""]
         lines += [f"  | {line}" for line in written]
     return "\n".join([*lines, "", f"The executed notebooks are in {COURSE.relative_to(ROOT)}/. "
                       "Next: `make lab` opens the course; begin with nbs/01_text.ipynb."])

@@ -81,8 +81,9 @@ def predicted_hours(name: str, run: Run, done: int) -> float:
 def commit() -> str:
     "The commit of the code that runs, with -dirty if a file was changed since."
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown (no git here)"
+    try: found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError: found = ""
+    return found or "unknown (no git here)"
 
 
 def train(folder: Path, seed: int, options: list[str]) -> LearningCurve:
@@ -94,9 +95,13 @@ def train(folder: Path, seed: int, options: list[str]) -> LearningCurve:
                "--corpus=shakespeare", f"--run-dir={folder}", "--resume", f"--seed={seed}",
                *options]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    threads = str(max(1, os.cpu_count() // processes))
+    threads = str(max(1, torch.get_num_threads() // processes))  # as the prediction had
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {"PYTHONPATH": paths}
-    if subprocess.run(command, env=environment).returncode:
+    with subprocess.Popen(command, env=environment) as process:
+        while process.returncode is None:
+            try: process.wait()
+            except KeyboardInterrupt: pass  # the run has had it too: it saves and stops
+    if process.returncode:
         sys.exit(f"the run in {folder} has not come to its end: the same command goes on with it")
     return LearningCurve.from_csv(folder / "curve.csv")
 

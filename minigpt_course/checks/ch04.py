@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..multihead import MultiHeadAttention
-from .common import Wrong, ask, checker, expect, same
+from .common import Wrong, ask, checker, expect, one_number, same
 
 # %% ../../nbs/appendix/checks_04.ipynb #c04-005
 @checker
@@ -22,6 +22,7 @@ def check_attention_cost(attention_cost):
     costs = ask(attention_cost, 24, 4, 10)
     expect(isinstance(costs, (tuple, list)) and len(costs) == 4, "return four numbers: parameters, "
            "making, looking, and the length at which the last two are equal")
+    for cost in costs: one_number(cost, "each of the four")
     case = "with embed_dim=24, num_heads=4, length=10: "
     layer = MultiHeadAttention(24, 4)
     q, k, v = layer.split_heads(torch.zeros(1, 10, 24))

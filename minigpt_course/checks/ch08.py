@@ -187,8 +187,8 @@ def check_beam_search(beam_search):
     "08, exercise 5: the likeliest of many continuations."
     trap, lure = torch.tensor(
         [
-            [[0.0, 0.6, 0.4], [0.36, 0.34, 0.3], [0.05, 0.9, 0.05]],
-            [[0.38, 0.5, 0.12], [0.4, 0.3, 0.3], [0.005, 0.99, 0.005]],
+            [[0.0, 0.6, 0.4], [0.36, 0.34, 0.3], [0.04, 0.9, 0.06]],
+            [[0.38, 0.5, 0.12], [0.4, 0.33, 0.27], [0.004, 0.99, 0.006]],
         ]
     ).log()
     greedy = searched(beam_search, trap, [0], 2, 1)

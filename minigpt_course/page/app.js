@@ -3,6 +3,7 @@
 const $ = id => document.getElementById(id)
 const model = JSON.parse($("model").textContent), chars = [...model.chars]
 const visible = char => ({" ": "␣", "\n": "⏎", "\t": "⇥"})[char] ?? char
+const named = char => ({" ": "a space", "\n": "a line break", "\t": "a tab"})[char] ?? char
 let state = {text: "", nll: [], position: -1}, head = 0, writing = false
 let turn = 0 // of what was typed or pressed: an answer to what came before it is too late
 
@@ -23,7 +24,18 @@ const settings = () => ({
   temperature: +$("temperature").value, topP: +$("top-p").value,
   topK: whole("top-k"),
 })
-const ask = message => worker.postMessage({settings: settings(), turn, ...message})
+// The turn of the text that is being read, 0 if none is; whether a newer one waits for its end.
+let reading = 0, waits = false
+function ask(message) {
+  if (waits && message.text === undefined) readTyped()
+  worker.postMessage({settings: settings(), turn, ...message})
+}
+
+function readTyped() {
+  reading = turn
+  waits = false
+  ask({text: $("prompt").value})
+}
 
 const ranked = shares => [...shares.keys()].sort((a, b) => shares[b] - shares[a])
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`
@@ -90,7 +102,7 @@ function drawNext() {
     bar.style.width = `${100 * share}%` // of a fixed axis: the whole width is 100 %
     name.textContent = visible(chars[id])
     number.textContent = percent(share)
-    button.setAttribute("aria-label", `append ${visible(chars[id])}, ${number.textContent}`)
+    button.setAttribute("aria-label", `append ${named(chars[id])}, ${number.textContent}`)
     button.onclick = () => ask({append: id})
   })
 }
@@ -137,6 +149,7 @@ function drawLens() {
 }
 
 function draw() {
+  $("about").setAttribute("aria-live", writing ? "off" : "polite") // too fast to be heard
   drawPaper()
   drawAbout()
   drawNext()
@@ -145,6 +158,8 @@ function draw() {
 }
 
 worker.onmessage = ({data}) => {
+  if (data.turn >= reading) reading = 0
+  if (waits && !reading) readTyped()
   if (data.turn < turn) return
   state = data
   writing = Boolean(data.writing)
@@ -165,10 +180,12 @@ $("prompt").oninput = () => {
   const read = chars.includes("\ufffd") ? "read as �" : "left out"
   $("note").textContent = unknown ? `“${unknown}” is not in the model's vocabulary and is ${read}.` : ""
   turn++
-  ask({text: $("prompt").value})
+  if (reading) waits = true // what is typed meanwhile is read at once
+  else readTyped()
 }
 $("write").onclick = () => {
   $("note").textContent = ""
+  if (waits) readTyped()
   turn++
   ask(writing ? {stop: true} : {write: whole("count"), seed: Math.round(+$("seed").value) || 0})
   writing = !writing // at once: a second click stops what the first began
@@ -191,7 +208,7 @@ for (const choice of document.getElementsByName("colour")) {
 }
 matchMedia("(prefers-color-scheme: dark)").onchange = draw
 $("paper").dataset.colour = "loss"
-$("paper").onmouseover = event => {
+$("paper").onmouseover = $("paper").onclick = event => {
   const i = [...$("paper").children].indexOf(event.target)
   if (i >= state.start && !writing) ask({look: i})
 }

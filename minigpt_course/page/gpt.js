@@ -2,7 +2,7 @@
 // time. A vector is a Float32Array; a matrix is one too, row after row, as PyTorch keeps it.
 "use strict"
 
-// y = W x + b, PyTorch's nn.Linear (notebook 02).
+// y = W x + b, PyTorch's nn.Linear (notebook 03).
 function linear(W, b, x, y) {
   const columns = x.length, even = columns - columns % 4
   for (let i = 0, at = 0; i < y.length; i++) {
@@ -135,13 +135,14 @@ class GPT {
 
 // The probabilities from which the next character is drawn (notebook 08).
 function nextProbabilities(logits, {temperature, topK, topP}) {
-  if (temperature === 0) return logits.map((_, i) => +(i === logits.indexOf(Math.max(...logits))))
+  const likeliest = logits.indexOf(Math.max(...logits))
+  if (temperature === 0) return logits.map((_, i) => +(i === likeliest))
   const probabilities = softmax(Float64Array.from(logits, logit => logit / temperature))
   const likelier = (a, b) => probabilities[b] - probabilities[a] || a - b
   const ranked = [...probabilities.keys()].sort(likelier)
   let before = 0, kept = 0
   ranked.forEach((id, rank) => {
-    const keep = rank === 0 || (rank < topK && before < topP)
+    const keep = rank === 0 || (rank < topK && (topP >= 1 || before < topP))
     before += probabilities[id]
     if (keep) kept += probabilities[id]
     else probabilities[id] = 0

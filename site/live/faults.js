@@ -180,6 +180,7 @@
       const next = element("button", {type: "button", class: "go"},
         at + 1 < cases.length ? "Next model" : "Result")
       next.hidden = true
+      board.classList.remove("solved") // of the model before
       next.addEventListener("click", goOn)
       const buttons = names.map(name => {
         const button = element("button", {type: "button"}, name)
