@@ -1259,5 +1259,5 @@ def train_and_validation(
     ax.set(ylabel=f"{LOSS}\nmarked: validation, thin: training", title=title)
     below.axhline(0, **DOTTED)
     below.set(xlabel="step", ylabel="validation -\ntraining")
-    ax.legend()
+    ax.legend(loc="upper right", bbox_to_anchor=(1, 0.9))  # under the line of `uniform`
     return ax
