@@ -976,6 +976,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                      'minigpt_course.plot._circuit_words': ('appendix/plot.html#_circuit_words', 'minigpt_course/plot.py'),
                                      'minigpt_course.plot._dependence': ('appendix/plot.html#_dependence', 'minigpt_course/plot.py'),
                                      'minigpt_course.plot._faulty_runs': ('appendix/plot.html#_faulty_runs', 'minigpt_course/plot.py'),
+                                     'minigpt_course.plot._for_short': ('appendix/plot.html#_for_short', 'minigpt_course/plot.py'),
                                      'minigpt_course.plot._framed': ('appendix/plot.html#_framed', 'minigpt_course/plot.py'),
                                      'minigpt_course.plot._likeliest': ('appendix/plot.html#_likeliest', 'minigpt_course/plot.py'),
                                      'minigpt_course.plot._looked_at': ('appendix/plot.html#_looked_at', 'minigpt_course/plot.py'),

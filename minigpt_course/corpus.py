@@ -98,10 +98,11 @@ def _shakespeare() -> str:
     """Tiny Shakespeare: from the folder named by MINIGPT_DATA, else downloaded once and cached; its
     hash is checked either way."""
     name, folder = "tinyshakespeare.txt", os.environ.get("MINIGPT_DATA")
-    if folder and not (Path(folder) / name).is_file():
+    if folder:
+        path = Path(folder) / name
+        if path.is_file(): return _checked(path)
         raise FileNotFoundError(f"no {name} in {folder}, which MINIGPT_DATA names: put it there, "
                                 "or unset MINIGPT_DATA to download it")
-    if folder: return _checked(Path(folder) / name)
     import pooch
     import requests
     elsewhere = f"put {name} in a folder, and name that folder in MINIGPT_DATA"

@@ -261,7 +261,7 @@ def loss_curves(
     smooth: int = 20,  # steps that are averaged
 ):
     "Training losses over steps (nats per character), smoothed, with baselines."
-    smooth = max(1, min(smooth, min(map(len, curves.values()), default=1) // 10))  # if short, less
+    smooth = _for_short(smooth, min(map(len, curves.values()), default=1))
     means = f" (each point: the mean of the last {smooth})" if smooth > 1 else ""
     ax = _new_axes(7.5, 3.6, xlabel=f"step{means}", ylabel=f"training {LOSS}")
     for name, losses in curves.items(): _smoothed(ax, losses, smooth, label=name)
@@ -270,6 +270,11 @@ def loss_curves(
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-022
+def _for_short(smooth: int, count: int) -> int:
+    "How many of `count` losses to average: fewer where they are few."
+    return max(1, min(smooth, count // 10))
+
+
 def _smoothed(ax, losses: list[float], smooth: int, **look) -> None:
     "Losses over steps, each the mean of the last `smooth`."
     means = np.convolve(losses, np.ones(smooth) / smooth, mode="valid")
@@ -293,20 +298,21 @@ def lines(
     series: dict[str, list[tuple[float, float]]],  # name to points
     floor: dict[str, float] = {},  # what to compare with: name to height
     band: dict[int, tuple[float, float]] = {},  # x to the lowest and highest y that is right
+    colors: dict[str, str] = {},  # name to colour, where the usual one would mislead
     **properties,  # of the axes: xlabel, ylabel, title ...
 ):
     "Lines through points, with marks where these are few."
     ax = _new_axes(8, 3.6, **properties)
     _band(ax, band)
-    _points(ax, series)
+    _points(ax, series, colors)
     _baselines(ax, floor)
     return ax
 
 
-def _points(ax, series: dict[str, list[tuple[float, float]]]) -> None:  # as for `lines`
+def _points(ax, series: dict, colors: dict[str, str] = {}) -> None:  # as for `lines`
     for (name, points), mark in zip(series.items(), itertools.cycle("os^Dv*PX")):
-        color = RED if name == "validation set" else None  # as in `learning_curve`
-        ax.plot(*zip(*points), marker=mark if len(points) < 40 else "", label=name, color=color)
+        ax.plot(*zip(*points), marker=mark if len(points) < 40 else "", label=name,
+                color=colors.get(name))
     ax.legend()
 
 
@@ -739,7 +745,7 @@ def _training_loss(ax, curve, smooth: int, **look) -> None:
     "The training loss of a LearningCurve, smoothed; less so where it is short."
     loss = np.array(curve.column("train_loss"), float)
     loss = loss[np.isfinite(loss)]
-    if len(loss): _smoothed(ax, loss, max(1, min(smooth, len(loss) // 10)), **look)
+    if len(loss): _smoothed(ax, loss, _for_short(smooth, len(loss)), **look)
 
 
 def _characters_above(ax, curve) -> None:
