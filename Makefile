@@ -10,9 +10,12 @@ export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # make course NOTEBOOKS="01 02" runs only these
 NOTEBOOKS ?=
-# make reference SEEDS=1 HOURS=5 makes one run, if that takes five hours at most
+# make reference SEEDS=3 HOURS=5 makes the run with seed 3, if that takes five hours at most
 SEEDS ?= 0 1 2 3 4
 HOURS ?= 3
+
+# make lab IN=nbs opens the course itself, for who changes it
+IN ?= mine
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +45,9 @@ pytest: $(READY)
 site: $(READY)  ## build the course's site in _site/, without a network
 	$(BIN)/python tools/website.py
 
-lab: $(READY)  ## open the course in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir=nbs
+lab: $(READY)  ## open the course in JupyterLab, in your own copy mine/ (IN=nbs: the course itself)
+	@[ -d $(IN) ] || cp -r nbs $(IN)
+	$(BIN)/jupyter lab --notebook-dir=$(IN)
 
 package: $(READY)  ## build wheel and sdist, and use each in a fresh environment
 	$(BIN)/python tools/package.py

@@ -7,7 +7,7 @@ __all__ = ['app', 'Preset', 'Precision', 'Optimizer', 'Folder', 'CorpusName', 'P
            'InPrecision', 'OptimizerName', 'Compile', 'Accumulate', 'Steps', 'BatchSize', 'Rate', 'VocabSize',
            'Context', 'EmbedDim', 'Heads', 'Blocks', 'Dropout', 'EvalEvery', 'Seed', 'Prompt', 'WORDS', 'NAMES',
            'tell_version', 'common', 'option', 'choice', 'train', 'given', 'begun', 'conclude', 'reporter', 'Lasting',
-           'generate', 'info', 'export', 'in_words_of_the_command', 'main']
+           'loaded', 'generate', 'info', 'export', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/appendix/cli.ipynb #cli-002
 import inspect
@@ -166,14 +166,14 @@ def begun(source: Path | None, preset: str, shape: dict, seed: int):
 # %% ../nbs/appendix/cli.ipynb #cli-008
 def conclude(model, tokenizer, folder: Path, stopped: bool) -> None:
     "Keep the best model of a run where others can load it, and say so."
+    from minigpt_course.core import quoted
     from minigpt_course.runs import load_best
     from minigpt_course.share import save
     step, loss = load_best(model, folder)
     save(model, tokenizer, folder / "model")
     when = f"step {step}" if step else "step 0, before any training"
-    path = f'"{folder}"' if " " in str(folder) else folder
     typer.echo(f"validation loss {loss:.4f} at {when}; that model is in {folder / 'model'}: "
-               f"minigpt generate {path}")
+               f"minigpt generate {quoted(folder)}")
     if stopped: typer.echo("stopped before the end: the same line with --resume goes on")
 
 # %% ../nbs/appendix/cli.ipynb #cli-009
@@ -214,6 +214,12 @@ class Lasting:
         with suppress(OSError, ValueError): self.stream.flush()
 
 # %% ../nbs/appendix/cli.ipynb #cli-010
+def loaded(folder: Path):
+    "A model and its tokenizer. What `load` says goes where no program reads the answer."
+    from minigpt_course.share import load
+    with redirect_stdout(sys.stderr): return load(folder)
+
+
 @app.command()
 def generate(
     folder: Folder,
@@ -231,13 +237,12 @@ def generate(
     from minigpt_course.core import check_sampling, check_whole
     from minigpt_course.devices import choose_device
     from minigpt_course.generate import stream
-    from minigpt_course.share import load
     check_whole("num_samples", num_samples, 1)
     check_whole("seed", seed or 0, 0)
     try: prompt = prompt_file.read_text(encoding="utf-8-sig") if prompt_file else prompt
     except UnicodeDecodeError as error:
         raise ValueError(f"{prompt_file} is not UTF-8 ({error}): save it as UTF-8") from None
-    with redirect_stdout(sys.stderr): model, tokenizer = load(folder)  # it may say something
+    model, tokenizer = loaded(folder)
     model.to(choose_device(device))
     settings = prompt, length, temperature, top_k, top_p
     check_sampling(model, tokenizer, *settings)  # before anything is printed
@@ -259,8 +264,7 @@ def info(
     "Show configuration, parameters and curve of a model."
     from minigpt_course.gpt import parameter_ledger
     from minigpt_course.runs import LearningCurve
-    from minigpt_course.share import load
-    with redirect_stdout(sys.stderr): model, tokenizer = load(folder)  # it may say something
+    model, tokenizer = loaded(folder)
     ledger, path = parameter_ledger(model.config), folder / "curve.csv"
     validations = LearningCurve.from_csv(path).validation() if path.is_file() else []
     if as_json:
@@ -285,11 +289,11 @@ def export(
     "Write a model for others: as a GPT-2 for Hugging Face transformers, or --plain, or --page."
     from minigpt_course.gpt2 import to_transformers
     from minigpt_course.saved import notes_of
-    from minigpt_course.share import load, save, to_page
+    from minigpt_course.share import save, to_page
     if plain and page: raise ValueError("--plain and --page are two ways to write: choose one")
     if page and to.is_dir(): raise ValueError(f"{to} is a folder: name a file to write")
     if to.is_file() and not page: raise ValueError(f"{to} is a file: name a folder to write")
-    model, tokenizer = load(folder)
+    model, tokenizer = loaded(folder)
     if page:
         to_page(model, tokenizer, to, f"A small GPT: {Path(folder).name}", notes=notes_of(folder))
         typer.echo(f"written: {to} ({to.stat().st_size:,} bytes): open it in a browser")

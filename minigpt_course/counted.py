@@ -44,7 +44,7 @@ def counted_models(
     "The models that need no network: each leans on the one before it."
     models, simpler = {}, torch.tensor(1 / vocab_size)
     for length, name in (1, "frequencies"), (2, "counted bigram"), (3, "counted trigram"):
-        if vocab_size**length > 50_000_000: break  # a table that few memories hold
+        if vocab_size**length > 50_000_000: break  # its counts would take more than 400 MB
         models[name] = simpler = smoothed(count_runs(ids, length, vocab_size), simpler)
     return models
 

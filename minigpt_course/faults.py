@@ -93,7 +93,7 @@ def attention_scores(query: Tensor, key: Tensor) -> Tensor:  # two of (B, H, T, 
 
 def mask_future(scores: Tensor, first: int = 1) -> Tensor:
     "Scores in which everything from the `first` diagonal above the main one on is minus infinity."
-    future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(first)
+    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(first)
     return scores.masked_fill(future, -math.inf)
 
 

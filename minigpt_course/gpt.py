@@ -83,7 +83,7 @@ def parameter_ledger(
 # %% ../nbs/06_gpt.ipynb #06-030
 def training_memory(
     config: GPTConfig,
-    batch_size: int,  # B, windows of context_length each
+    batch_size: int,  # B, sequences of context_length each
 ) -> dict[str, int]:  # what to bytes, in float32 without dropout
     "Memory that training needs, predicted from the configuration."
     C, H, V = config.embed_dim, config.num_heads, config.vocab_size

@@ -23,7 +23,7 @@ def rotate(
     angles = torch.arange(T, device=x.device)[:, None] * frequencies  # (T, D / 2)
     cos, sin = angles.cos(), angles.sin()
     first, second = x.chunk(2, dim=-1)  # pair i: numbers i and i + D / 2
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
 
 # %% ../nbs/appendix/llama.ipynb #llama-013
 class SwiGLU(nn.Module):

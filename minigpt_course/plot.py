@@ -119,6 +119,7 @@ def character_frequencies(
         color = BLUE if rank < cut else RED
         ax.text(rank, share, char, **CENTER, color=color, fontsize=9, family="monospace")
     ax.text(2, 1.3 * shares[0], f"{visible(ranked[0])}: {shares[0]:.0%} of the text", color=BLUE)
+    if len(ranked) <= cut: return ax  # the vocabulary holds all
     ax.axvline(cut - 0.5, **DOTTED)
     words = f"the rest: one symbol\nfor all, {shares[cut:].sum():.2%} of the text"
     ax.text(cut + 0.5, 0.6, words, va="top", color=RED)
@@ -219,7 +220,8 @@ def next_characters(
     heights, order = _likeliest(distributions, most)
     ax = _new_axes(8, 2.8, ylim=(0, 1), xlabel="next character", ylabel="probability")
     width = 0.8 / len(heights)
-    for i, (name, probs, hatch) in enumerate(zip(distributions, heights, ("", "///", "..."))):
+    hatches = itertools.cycle(("", "///", "..."))
+    for i, (name, probs, hatch) in enumerate(zip(distributions, heights, hatches)):
         places = np.arange(len(order)) + width * (i - len(heights) / 2 + 0.5)
         ax.bar(places, probs[order], width, hatch=hatch, edgecolor=EDGE, label=name)
     _name_characters(ax.xaxis, "".join(chars[i] for i in order), 10)
@@ -645,7 +647,7 @@ def seed_spread(
 # %% ../nbs/appendix/plot.ipynb #plot-055
 @in_style
 def residual_stream(
-    num_blocks: int,  # each has two residual branches, attention and feed-forward
+    num_blocks: int,  # 3 or more; two are drawn, each with attention and feed-forward
 ):
     "One position's residual stream, and the branches that read from it and add to it."
     ax = _new_axes(11, 4.3, xlim=(-1.5, 12.3), ylim=(-1.9, 2.75))

@@ -30,15 +30,16 @@ def read_results(
     path: Path = RESULTS,
 ) -> dict:  # "sha256" of the corpus; "baselines", "models": name to loss; "samples"
     """Losses and samples so far: yours where a notebook ran in this folder, else those that come
-    with the library: "shipped" names these, "mixed" tells whether they are of another corpus."""
+    with the library. "shipped" names these; "not comparable" those of them that were judged on
+    another text than yours."""
     shipped, yours = read_file(SHIPPED), read_file(path)
     models, names = shipped["models"] | yours["models"], list(shipped["models"])
     if until in names: models = {name: models[name] for name in names[: names.index(until) + 1]}
-    mixed = yours.get("sha256") not in (None, shipped["sha256"])  # two corpora
-    not_yours = models.keys() - yours["models"].keys()
+    same_text = yours.get("sha256") in (None, shipped["sha256"])
+    not_yours = [name for name in models if name not in yours["models"]]
     samples = shipped.get("samples", {}) | yours.get("samples", {})
     return shipped | yours | {"models": models, "samples": samples, "shipped": not_yours,
-                              "mixed": mixed}
+                              "not comparable": [] if same_text else not_yours}
 
 # %% ../nbs/appendix/results.ipynb #results-004
 def record_result(
@@ -58,8 +59,7 @@ def record_result(
         yours["samples"] = yours.get("samples", {}) | {name: written}
     write_atomically(path, json.dumps(yours, indent=1).encode())
     results = read_results(name, path) | {"new": name}
-    others = [model for model in results["models"] if model in results["shipped"]]
-    if results["mixed"] and others:
+    if others := results["not comparable"]:
         print(f"Not to be compared: {', '.join(others)} come with the library, and were judged "
               "on another text than yours.")
     return results

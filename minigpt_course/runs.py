@@ -33,8 +33,8 @@ from tqdm import tqdm
 
 from .bigram import evaluate
 from minigpt_course.core import (
-    check_choice, check_fit, check_kinds, plain, read_about, remove_leftovers, write_about,
-    write_atomically,
+    check_choice, check_fit, check_kinds, plain, quoted, read_about, remove_leftovers,
+    write_about, write_atomically,
 )
 from .corpus import unknown_share
 from minigpt_course.devices import (
@@ -230,8 +230,9 @@ def check_folder(
 def other_way(what: str, theirs: dict, mine: dict, run_dir: Path) -> str:
     "What else can be done where a part of a run's identity is another."
     if what == "training":
-        return (f", and for longer training begin with its model: minigpt train --from {run_dir} "
-                f"--run-dir {run_dir}-longer, with its --corpus and --preset")
+        return (", and for longer training begin with its model: minigpt train "
+                f"--from {quoted(run_dir)} --run-dir {quoted(f'{run_dir}-longer')}, "
+                "with its --corpus and --preset")
     manual = what == "corpus" and theirs.get("name") == mine["name"] == "pydocs"
     return "; pydocs is Python's manual, and that run's is of another Python" if manual else ""
 
@@ -386,7 +387,7 @@ def validation_loss(run: Run) -> float:
 def save_if_due(run: Run, stopping: bool) -> bool:  # whether it stops
     "Save a run that has a folder, every so many steps and at its end; one process does."
     due = run.step % run.config.checkpoint_every == 0 or run.step > run.config.steps or stopping
-    if run.folder and due and rank() == 0: save_run(run, run.folder)
+    if run.folder and due and rank() == 0: save_run(run)
     return stopping
 
 
@@ -405,9 +406,10 @@ def tell(
         raise
 
 
-def save_run(run: Run, run_dir: Path) -> None:
+def save_run(run: Run) -> None:
     "Write run.json, if it is not there, a checkpoint of a run, and its curve as CSV."
-    path, first = run_dir / "run.json", not run.is_kept
+    run_dir, first = run.folder, not run.is_kept
+    path = run_dir / "run.json"
     if holder_of(run_dir) != str(os.getpid()):
         raise OSError(f"{run_dir} was deleted or replaced under its run: nothing is written there")
     if not path.exists():
@@ -425,8 +427,9 @@ def save_run(run: Run, run_dir: Path) -> None:
     keep_curve(run)
 
 # %% ../nbs/appendix/runs.ipynb #runs-025r
-def restore_run(run: Run, run_dir: Path) -> None:
+def restore_run(run: Run) -> None:
     "Put a run where its newest whole checkpoint was; one that has none stays at its beginning."
+    run_dir = run.folder
     content = from_first(newest_checkpoint(run_dir) if rank() == 0 else None)
     state = read_state(content, run_dir)
     if state is None: return
@@ -498,9 +501,10 @@ def diverged(
     if run.best and all(weight.isfinite().all() for weight in weights): save_if_due(run, True)
     anyone(False)  # nobody leaves while the first process saves
     kept = run.folder and checkpoints(run.folder)
-    remedy = (f"its best model is kept, and minigpt train --from {run.folder} --learning-rate "
-              f"{run.config.learning_rate / 10:g} --run-dir {run.folder}-again begins a new run "
-              "from it, given its --corpus and --preset" if kept else
+    remedy = (f"its best model is kept, and minigpt train --from {quoted(run.folder)} "
+              f"--learning-rate {run.config.learning_rate / 10:g} "
+              f"--run-dir {quoted(f'{run.folder}-again')} begins a new run from it, given its "
+              "--corpus and --preset" if kept else
               "nothing is kept: train again with a smaller learning_rate")
     return Diverged(f"training diverged at step {run.step}, with a learning rate of {rate:.3g}: "
                     f"{what}; {remedy}")
@@ -546,7 +550,7 @@ def open_run(
             except ValueError as error: refused = str(error).encode()
         refused = from_first(refused)  # all processes of a refused run end with the same sentence
         if refused: raise ValueError(refused.decode())
-        restore_run(run, run.folder)
+        restore_run(run)
     unknown = unknown_share(corpus, tokenizer, run.train_ids)
     if unknown and rank() == 0 and not run.curve.rows: print(unknown)
     settle(run, optimizer)

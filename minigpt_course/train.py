@@ -96,8 +96,8 @@ def train(
                        optimizer, compute)
         with progress(run) as show:
             while run.step <= config.steps:  # the last turn only validates
-                run.advance()
+                run.advance()  # validate if due, then one update
                 wish = tell(run, show, on_step) or stop.is_set()
-                if save_if_due(run, anyone(wish)): break
+                if save_if_due(run, anyone(wish)): break  # of several processes (12)
     tell_end(run)
     return run.curve

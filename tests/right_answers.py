@@ -273,6 +273,13 @@ RIGHT = {
          "y.flatten()) * (len(x) / len(inputs))",
          'y.flatten(), reduction="sum") / targets.numel()'),
         ("a loss without its graph", "loss.item()", "loss.detach()"),
+        ("torch.autograd.grad, handed over at the end",
+         "        loss.backward()\n        total += loss.item()\n    return total",
+         "        found = torch.autograd.grad(loss, list(model.parameters()))\n"
+         "        sums = [a + b for a, b in zip(sums, found)] if total else found\n"
+         "        total += loss.item()\n"
+         "    for weight, gradient in zip(model.parameters(), sums): weight.grad = gradient\n"
+         "    return total"),
     ],
     "check_save_and_restore": [
         ("in two files", '    torch.save(state, path)\n',

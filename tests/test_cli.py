@@ -130,6 +130,13 @@ def test_a_missing_corpus(tmp_path, called):
     assert not folder.exists()
 
 
+def test_the_seed_is_also_that_of_the_first_weights():
+    size = {"embed_dim": 16, "num_heads": 2, "num_blocks": 1}
+    first, same, other = (cli.begun(None, "laptop", size, seed)[0].lm_head.weight
+                          for seed in (0, 0, 1))
+    assert first.equal(same) and not first.equal(other)
+
+
 def test_the_optimizer_is_chosen_by_name_and_kept_with_the_run(tmp_path, called):
     line = [*training(tmp_path / "run"), "--steps", 4]
     code, _, _ = called(*line, "--optimizer", "muon")
@@ -260,16 +267,17 @@ def test_ctrl_c_during_imports_ends_in_one_line():
 
 
 def test_a_run_that_diverges_ends_with_4_and_says_what_to_do(tmp_path, called):
-    line = [*training(tmp_path / "run"), "--learning-rate", 1e5]
+    folder = tmp_path / "my run"
+    line = [*training(folder), "--learning-rate", 1e5]
     code, said, complained = called(*line)
     last = complained.strip().splitlines()[-1]
     assert code == 4 and re.fullmatch(
         r"minigpt: training diverged at step \d+, .*; its best model is kept, and minigpt train "
-        rf"--from {tmp_path / 'run'} --learning-rate 10000 "
-        rf"--run-dir {tmp_path / 'run'}-again begins a new run from it, "
+        rf'--from "{folder}" --learning-rate 10000 '
+        rf'--run-dir "{folder}-again" begins a new run from it, '
         "given its --corpus and --preset", last)
     assert "at step 0, before any training; that model is in" in said
-    assert load(tmp_path / "run") and load(tmp_path / "run" / "model")
+    assert load(folder) and load(folder / "model")
     assert called(*line, "--resume")[0] == 4  # bit for bit
 
 

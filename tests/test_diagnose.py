@@ -16,11 +16,13 @@ from conftest import small_gpt
 from minigpt_course.block import GPTDecoderBlock
 from minigpt_course.diagnose import diagnose
 from minigpt_course.faults import (
-    FAULTS, HEALTHY, SMALL, AlwaysDropout, faulty_model, load_zoo, train_faulty,
+    FAULTS, HEALTHY, SMALL, AlwaysDropout, add_up, faulty_model, load_zoo, train_faulty, twin_of,
 )
 from minigpt_course.gpt import GPT
 from minigpt_course.optimizers import make_optimizer
-from minigpt_course.probes import gradient_check, loss_on, monitor, overlap
+from minigpt_course.probes import (
+    gradient_check, loss_on, monitor, overlap, plain_step, start_findings, stepped, text_findings,
+)
 from minigpt_course.train import TrainConfig, train_step
 
 BRIEF = TrainConfig(steps=20, batch_size=4, warmup_steps=2, eval_every=10, checkpoint_every=5)
@@ -441,3 +443,60 @@ def test_overlap_looks_at_the_whole_validation_set():
     assert overlap(train_ids, copied) == pytest.approx(0.5, abs=0.01)
     assert overlap(train_ids, train_ids[7:55]) == 1
     assert overlap(train_ids, train_ids[7:20]) == 1  # shorter than a piece
+
+
+# what it measures
+
+
+class Frequencies(nn.Module):
+    "Nine characters in ten are 0, whatever stands before."
+    def forward(self, idx): return torch.tensor([0.9, 0.1]).log().expand(*idx.shape, 2)
+
+
+def test_losses_on_texts_are_compared_and_an_overlap_is_named():
+    zeros, ones = torch.zeros(100, dtype=torch.long), torch.ones(100, dtype=torch.long)
+    batch = (zeros[:64].view(4, 16),) * 2
+    apart, same = (text_findings(Frequencies(), batch, (zeros, new)) for new in (ones, zeros))
+    values = [float(each.value) for each in apart]
+    assert values == pytest.approx([1, 0, 0, 2.2, 0.105, -0.22], abs=0.005)
+    assert not any(each.suspect for each in apart)
+    assert [each.suspect for each in same] == [None, "validation set overlaps", *[None] * 4]
+
+
+def test_a_start_unlike_gpts_is_unusual():
+    torch.manual_seed(0)
+    fresh = GPT(SMALL)
+    with torch.no_grad(): fresh.lm_head.weight.mul_(50)
+    loss, weights = start_findings(fresh, batch_of(77))
+    assert loss.unusual and float(loss.value) > 1 and weights.value == "lm_head.weight"
+
+
+def test_steps_from_the_start_have_its_weights_and_no_past(model):
+    fresh, batch = copy.deepcopy(model), batch_of()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    plain_step(model, optimizer, *batch)
+    begun, its = stepped(model, optimizer, batch, start=fresh, factor=0.5, steps=0)
+    assert not same_weights(model, fresh.state_dict())
+    assert same_weights(begun, fresh.state_dict()) and not its.state
+    assert its.param_groups[0]["lr"] == 0.05
+
+
+# the zoo
+
+
+def test_the_faults_of_a_training_are_put_in():
+    ids = torch.arange(9_000) % 77
+    def case(name): return train_faulty(name, ids, ids[:200], steps=1)
+    high = case("learning rate too high")
+    assert high.optimizer.param_groups[0]["lr"] == 0.18
+    assert not same_weights(high.model, high.fresh.state_dict())
+    assert case("zero_grad missing").step is add_up
+    assert torch.equal(*case("targets not shifted").batch)
+    assert [*map(len, case("validation set overlaps").texts)] == [8_000, 7_000]
+
+
+def test_a_fault_is_compared_with_healthy_runs_on_as_much_text():
+    short = {name for name in FAULTS if twin_of(name) == "healthy, short text"}
+    assert short == {"validation set overlaps", "trained in evaluation mode"}
+    assert twin_of("positions missing") == "healthy"
+    assert twin_of("positions missing + trained in evaluation mode") == "healthy, short text"

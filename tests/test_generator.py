@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from conftest import small_corpus, small_gpt
-from minigpt_course import devices
+from minigpt_course import devices, runs
 from minigpt_course.bigram import evaluate
 from minigpt_course.core import drawing_from, generator_in_use
 from minigpt_course.devices import Compute, draws_globally, further
 from minigpt_course.gpt import GPT
 from minigpt_course.runs import LearningCurve
+from minigpt_course.text import get_batch
 from minigpt_course.train import TrainConfig, train
 
 CONFIG = TrainConfig(steps=12, batch_size=4, warmup_steps=2, eval_every=4)
@@ -236,6 +237,16 @@ def test_no_two_processes_have_the_same_seed_at_any_step_of_a_long_run():
         seeds.add(generator.initial_seed())
         seeds.update(further(generator, rank) for rank in range(1, 8))
     assert len(seeds) == 3 * 5000 * 8
+
+
+def test_no_step_of_a_run_has_the_batch_of_another_seed(monkeypatch):
+    seeds = []
+    def note(*given):
+        seeds.append(given[3].initial_seed())
+        return get_batch(*given)
+    monkeypatch.setattr(runs, "get_batch", note)
+    for config in CONFIG, OTHER_SEED: curve_of(small_gpt(), config)
+    assert len(set(seeds)) == len(seeds) == 2 * CONFIG.steps
 
 
 def test_no_part_of_a_batch_has_the_seed_of_another_process(monkeypatch):

@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from conftest import assert_same_end, small_corpus, small_gpt
+from minigpt_course import anatomy, speed
 from minigpt_course.devices import Compute
 from minigpt_course.anatomy import copying_gain, selectivity
 from minigpt_course.inside import (
@@ -290,3 +292,36 @@ def test_a_model_that_reads_one_character_gains_nothing_from_a_copy(model):
     model.position_embedding.weight.data.zero_()
     gain, error, score = copying_gain(model.eval(), torch.randint(24, (300,)), count=30)
     assert abs(gain) < 1e-5 and error < 1e-5 and 0 < score < 0.5
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_made_of_what_it_says(name):
+    form, ids, seen = VARIANTS[name], torch.randint(24, (2, 17)), []
+    model, step = training_variant(name, small_gpt().config, (ids[:, :-1], ids[:, 1:]))
+    model.lm_head.register_forward_hook(lambda layer, given, out: seen.append(out.dtype))
+    step()
+    dropouts = [part for part in model.modules() if isinstance(part, torch.nn.Dropout)]
+    assert {*map(type, dropouts)} == {form.dropout} and model.config.dropout == form.p
+    assert {type(block.attention) for block in model.blocks} == {form.attention}
+    assert seen == [form.precision]
+
+
+def test_a_matrix_product_takes_two_operations_for_each_pair_of_numbers(monkeypatch):
+    monkeypatch.setattr(speed, "best_seconds", lambda work, seconds: work().shape[0] / 100)
+    assert speed.matrix_product_rate(size=50) == 2 * 50**3 / 0.5
+
+
+def test_similarities_are_correlated_over_pairs_of_different_things():
+    one = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 1]])
+    assert anatomy.correlation(one, 1 - one + torch.eye(3)) == pytest.approx(-1)
+
+
+def test_a_model_that_copies_gains_by_a_copy(monkeypatch):
+    class Copies:  # says next what came next eight places before
+        config = small_gpt().config
+        def __call__(self, idx): return 9.0 * F.one_hot(idx.roll(7, 1), 24)
+    maps = torch.zeros(1, 1, 1, 16, 16)
+    maps[0, 0, 0].diagonal(-7).fill_(0.5)
+    monkeypatch.setattr(anatomy, "attention_maps", lambda *given: maps)
+    gain, error, score = anatomy.copying_gain(Copies(), torch.randint(24, (300,)), count=30)
+    assert gain > 5 and 0 < error < 1 and score == 0.5

@@ -425,6 +425,14 @@ def test_the_run_that_has_come_farthest_takes_the_place_of_what_is_here(kaggle, 
     assert [path.name for path in here.iterdir()] == ["curve.csv"]
 
 
+def test_a_run_that_is_here_is_kept_unless_another_has_come_farther(kaggle, monkeypatch):
+    kept = kaggle / "working/run-aaaaaaaa/checkpoint-00000015-ab.pt"
+    kept.parent.mkdir()
+    kept.touch()
+    finding(kaggle, monkeypatch)
+    assert kept.exists()
+
+
 def test_nothing_of_another_run_in_this_session_is_shown_as_this_ones(
         kaggle, monkeypatch, capsys):
     working = kaggle / "working"
@@ -520,6 +528,23 @@ def test_without_transformers_only_the_gpt2_is_missing(tmp_path, monkeypatch, ca
                    "to_transformers": to_transformers, "model": small_gpt(), "tokenizer": None,
                    "run": tmp_path})
     assert re.match(r"There is no GPT-2 \(\w+Error: .*transformers", capsys.readouterr().out)
+
+
+def test_only_references_of_the_same_text_and_recipe_make_the_band(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notes = {"corpus sha256": "ab", "parameters": 7, "dropout": 0.3, "steps": 30, "batch size": 4,
+             "learning rate": 0.002}
+    mine = {name: str(value) for name, value in notes.items()}
+    kept = [mine, *(mine | {name: "0"} for name in mine), mine]
+    references = [{"notes": each, "validation": [[0, i]]} for i, each in enumerate(kept)]
+    Path("reference.json").write_text(json.dumps(references))
+    others = "corpus", "size", "recipe", "device", "precision", "processes", "tokenizer"
+    names = dict.fromkeys(others) | {
+        "attempt": defined("attempt", traceback=traceback, run=tmp_path), "run": tmp_path,
+        "json": json, "Path": Path, "LearningCurve": MagicMock(), "plot": MagicMock(),
+        "baselines": MagicMock(), "reference_band": MagicMock(), "run_notes": lambda *_: notes}
+    exec(next(cell for cell in cells() if 'attempt("learning curve")' in cell), names)
+    assert names["validations"] == [[[0, 0]], [[0, 7]]]
 
 
 @pytest.mark.parametrize("kept, said", [

@@ -125,6 +125,19 @@ def test_the_table_is_that_of_notebook_02(opened, bigram):
     torch.testing.assert_close(torch.tensor(tab.evaluate(ALL_BARS)), wanted, rtol=0, atol=1e-6)
 
 
+ALPHAS = """() => {
+    const canvas = document.querySelector("canvas"), {width, height} = canvas
+    const {data} = canvas.getContext("2d").getImageData(0, 0, width, height)
+    return Array.from({length: width * height}, (_, i) => data[4 * i + 3])
+}"""
+
+
+def test_the_coloured_cells_are_the_pairs_that_occur(opened, bigram):
+    counts = bigram[0]
+    alphas = torch.tensor(opened("bigram").evaluate(ALPHAS)).view_as(counts)
+    assert torch.equal(alphas > 0, counts > 0)
+
+
 def cell_of(tab, chars: str, pair: str) -> tuple[float, float]:  # x and y
     "The middle of a pair's cell on the screen."
     box = tab.locator(".border").bounding_box()

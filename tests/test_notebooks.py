@@ -10,7 +10,9 @@ import torch
 from conftest import small_gpt
 from minigpt_course import plot, widgets
 from minigpt_course.faults import load_zoo
+from minigpt_course.generate import next_probabilities
 from minigpt_course.gpt import GPTConfig
+from minigpt_course.scale import predicted_seconds
 from minigpt_course.train import TrainConfig, train
 
 PROJECT = Path(__file__).parents[1]
@@ -187,6 +189,34 @@ def test_a_control_redraws_at_both_ends_of_a_slider_and_keeps_its_size(model, to
             assert f"{slider.description}: {getattr(slider, 'label', end)}" in control.still.alt
         for name, value in first.items(): control.sliders[name].value = value
         assert shown() == before, title
+
+
+@pytest.mark.parametrize("name, value", [("temperature", 0.0), ("top_k", 1), ("top_p", 0.05)])
+def test_what_the_sampling_control_writes_follows_each_setting(model, tokenizer, name, value):
+    control = CONTROLS["sampling_controls"](model, tokenizer)
+    before = control.text.value
+    control.sliders[name].value = value
+    assert control.text.value != before
+
+
+def test_the_bars_of_the_sampling_control_follow_the_whole_prompt(monkeypatch, model, tokenizer):
+    seen, draw = [], plot.next_characters
+    def note(*given): return seen.append(given[0]) or draw(*given)
+    monkeypatch.setattr(plot, "next_characters", note)
+    CONTROLS["sampling_controls"](model, tokenizer)
+    with torch.no_grad(): logits = model(tokenizer.encode("To be")[None])[0, -1]
+    wanted = logits.softmax(-1), next_probabilities(logits, temperature=0.8, top_p=0.95)
+    for bars, probs in zip(seen[0].values(), wanted, strict=True):
+        torch.testing.assert_close(bars, probs, rtol=0, atol=1e-4)
+
+
+def test_the_planned_times_are_those_of_the_sliders(monkeypatch):
+    seen, draw = [], plot.run_times
+    monkeypatch.setattr(plot, "run_times", lambda times: seen.append(times) or draw(times))
+    sliders = CONTROLS["run_planner"]().sliders
+    for name, value in ("steps", 100), ("batch_size", 32): sliders[name].value = value
+    training = TrainConfig(batch_size=32, steps=100)
+    assert seen[-1]["a laptop"] == predicted_seconds(GPTConfig(), training, 1e11, 0.5)
 
 
 def test_a_control_is_one_output_or_in_jupyter_a_view_a_picture_and_words(monkeypatch):

@@ -13,6 +13,7 @@ from conftest import rounded, small_gpt
 from minigpt_course import pages
 from minigpt_course.generate import KVCache, generate, next_probabilities
 from minigpt_course.gpt import GPT
+from minigpt_course.inside import attention_maps, logit_lens
 from minigpt_course.pages import PAGE, page_weights, to_page
 from minigpt_course.text import CharTokenizer
 
@@ -96,6 +97,43 @@ def test_probabilities_are_those_of_the_library(script, model):
                    logits=logits.tolist(), settings=SETTINGS)
     wanted = next_probabilities(logits, temperature=0.8, top_k=5, top_p=0.9)
     assert torch.tensor(found).allclose(wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9])
+def test_top_p_cuts_as_in_the_library(script, model, top_p):
+    logits = torch.randn(24)
+    found = script(model, "return [...nextProbabilities(about.logits, about.settings)]",
+                   logits=logits.tolist(),
+                   settings={"temperature": 1, "topK": 24, "topP": top_p})
+    wanted = next_probabilities(logits, temperature=1.0, top_p=top_p)
+    assert torch.tensor(found, dtype=torch.float).allclose(wanted, atol=1e-6)
+
+
+def test_characters_are_drawn_with_their_probabilities(script, model):
+    counts = script(model, """const writer = new Writer(gpt, about.chars), random = seeded(0)
+        const counts = new Array(24).fill(0)
+        writer.append(0)
+        for (let i = 0; i < 20000; i++) counts[writer.draw(about.settings, random)]++
+        return counts""", chars="abcdefghijklmnopqrstuvwx",
+                    settings={"temperature": 1, "topK": 24, "topP": 1})
+    wanted = KVCache(rounded(model)).feed(torch.tensor([[0]]))[0, 0].softmax(-1)
+    assert (torch.tensor(counts) / 20_000).allclose(wanted, atol=0.02)
+
+
+def test_heads_and_lens_of_a_chosen_position_are_those_of_pytorch(script, model):
+    ids = torch.randint(24, (20,))  # the window of 16 was full: the last seven are seen
+    start, position, rows, lens = script(model, """const writer = new Writer(gpt, about.chars)
+        for (const id of about.ids) writer.append(id)
+        const {start, position, rows, lens} = writer.state(about.settings, 15)
+        return [start, position, rows.map(heads => heads.map(row => [...row])),
+            lens.map(shares => [...shares])]""", ids=ids.tolist(), settings=SETTINGS,
+                                         chars="abcdefghijklmnopqrstuvwx")
+    same, seen = rounded(model), ids[None, 13:]
+    with torch.no_grad(): maps, logits = attention_maps(same, seen), logit_lens(same, seen)
+    assert (start, position) == (13, 15)
+    wanted = maps[0, :, :, 2, :3], logits[:, 0, 2].softmax(-1)
+    for found, right in zip((rows, lens), wanted):
+        torch.testing.assert_close(torch.tensor(found), right, rtol=0, atol=1e-4)
 
 
 def test_a_top_p_of_one_cuts_nothing(script, model):
@@ -372,3 +410,35 @@ def test_weights_stand_where_the_list_says(model):
     assert all(tensor["at"] % 4 == 0 for tensor in tensors)
     assert len(content) < 2 * sum(weight.numel() for weight in model.parameters())
     assert json.loads(pages.for_script({"a": "</script>"})) == {"a": "</script>"}
+
+
+STRENGTHS = """spans => spans.map(span => [+span.style.getPropertyValue("--strength"),
+    parseFloat(span.title.split(": ").at(-1)) || 0])"""
+
+
+def test_colour_is_the_loss_or_what_the_chosen_position_looks_at(opened):
+    for strength, nll in opened.eval_on_selector_all("#paper span", STRENGTHS):
+        assert strength == pytest.approx(min(1, nll / 5), abs=0.002)
+    opened.check("[value=attention]")
+    shares = [share for share, _ in opened.eval_on_selector_all("#paper span", STRENGTHS)]
+    assert sum(shares) == pytest.approx(1, abs=0.01)
+
+
+def test_the_maps_are_those_of_the_chosen_block(opened):
+    pixels = "() => [...document.querySelectorAll('#maps canvas')].map(map => map.toDataURL())"
+    first = opened.evaluate(pixels)
+    opened.select_option("#block", "1")
+    opened.locator("#about", has_text="Block 1").wait_for()
+    assert all(one != other for one, other in zip(first, opened.evaluate(pixels), strict=True))
+
+
+def test_another_seed_writes_another_text(opened):
+    texts = []
+    for seed in "0", "1":
+        opened.fill("#prompt", "Return the ")
+        opened.locator("#about", has_text="Position 10,").wait_for()
+        opened.fill("#seed", seed)
+        opened.click("#write")
+        opened.locator("#note", has_text="characters a second").wait_for()
+        texts.append(opened.input_value("#prompt"))
+    assert texts[0] != texts[1] and len(texts[0]) == len(texts[1]) == 211

@@ -150,7 +150,23 @@ def test_losses_of_another_text_are_said_to_be_so(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("Not to be compared: one head come with the library")
 
 
+def test_the_results_of_another_text_are_begun_anew(tmp_path):
+    path = tmp_path / "results.json"
+    for name, words in ("one", "Return the sum. "), ("other", "Raise an error. "):
+        corpus = Corpus.from_text(words * 400, name)
+        record_result(name, 2.0, corpus, path)
+    kept = json.loads(path.read_text())
+    assert kept["models"] == {"other": 2.0} and kept["sha256"] == corpus.sha256
+
+
 def test_a_short_training_loss_is_smoothed_less():
     ax = plot.loss_curves({"ten steps": [4.0] * 10})
     assert list(ax.lines[0].get_ydata()) == [4.0] * 10
     plt.close(ax.figure)
+
+
+def test_a_change_gains_what_the_loss_falls_by():
+    losses = {"plain": [2.0, 2.2], "+ warm-up": [1.9, 1.9]}
+    assert plot.gains_table({"0.01": losses}).cells == [
+        ["change", "loss at 0.01", "gain at 0.01"], ["plain", "2.100", ""],
+        ["+ warm-up", "1.900", "+0.200 ± 0.141"]]

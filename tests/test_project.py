@@ -19,7 +19,7 @@ import derive  # noqa: E402
 SETTINGS = ConfigParser()
 SETTINGS.read(PROJECT / "settings.ini", encoding="utf-8")
 SETTINGS = SETTINGS["DEFAULT"]
-COPIES = {".venv", ".git", "_course", "runs", ".ipynb_checkpoints", "build", "dist"}
+COPIES = {".venv", ".git", "_course", "runs", "mine", ".ipynb_checkpoints", "build", "dist"}
 OURS = r"minigpt-course\.github|github\.com/minigpt-course|@users\.noreply|git\+https?:"
 OPENERS = r"colab\.research\.google\.com/github|kaggle\.com/kernels/welcome"
 

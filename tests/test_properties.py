@@ -9,10 +9,8 @@ from minigpt_course import cli
 from minigpt_course.bigram import evaluate
 from minigpt_course.corpus import SHAKESPEARE_SHA256, load_corpus
 from minigpt_course.counted import baselines, counted_models
-from minigpt_course.diagnose import diagnose
 from minigpt_course.generate import generate, next_probabilities
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger
-from minigpt_course.optimizers import make_optimizer
 from minigpt_course.reference import run_notes
 from minigpt_course.results import record_result
 from minigpt_course.runs import LearningCurve, evaluate_test
@@ -131,13 +129,6 @@ def do_train(tmp_path) -> None:
     train(small_gpt(), SEALED, BRIEF, tmp_path, resume=True)
 
 
-def do_diagnose(tmp_path) -> None:
-    model, (train_ids, validation_ids) = small_gpt(), SEALED.encode(SEALED.fit_tokenizer(24))
-    batch = get_batch(train_ids, 4, 16)
-    assert diagnose(model, batch, small_gpt(), make_optimizer(model, BRIEF)).findings
-    evaluate(model, validation_ids, 16)
-
-
 def do_run_notes(tmp_path) -> None:
     run_notes(SEALED, GPTConfig.laptop(), BRIEF, torch.device("cpu"), torch.float32, 1)
 
@@ -149,7 +140,7 @@ def do_command(tmp_path) -> None:
         cli.app([*line, "--batch-size", "2"], standalone_mode=False)
 
 
-WITHOUT_TEST = do_baselines, do_record, do_train, do_diagnose, do_run_notes, do_command
+WITHOUT_TEST = do_baselines, do_record, do_train, do_run_notes, do_command
 
 
 @pytest.mark.parametrize("do", WITHOUT_TEST)

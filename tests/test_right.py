@@ -6,14 +6,14 @@ from torch import nn
 
 from conftest import small_gpt
 from minigpt_course import attention
-from minigpt_course.attention import SelfAttention, causality_probe
+from minigpt_course.attention import AttentionLM, SelfAttention, causality_probe
 from minigpt_course.bigram import sample
 from minigpt_course.faults import MaskOffByOne
-from minigpt_course.block import GPTDecoderBlock
+from minigpt_course.block import BlockLM, GPTDecoderBlock
 from minigpt_course.cache import RowCache, can_cache
 from minigpt_course.generate import KVCache, generate
 from minigpt_course.gpt import GPT, GPTConfig, parameter_ledger
-from minigpt_course.multihead import MultiHeadAttention
+from minigpt_course.multihead import MultiHeadAttention, MultiHeadLM
 from minigpt_course.proofs import reference_logits, torch_block_output
 
 T, C, H, D = 70, 12, 3, 4  # T: more than one tile of PyTorch's attention kernel
@@ -88,6 +88,15 @@ def test_the_whole_gpt_is_the_reference(dtype, activation, tied_head):
     assert_near(model(idx), reference_logits(model, idx))
 
 
+@pytest.mark.parametrize("make", [
+    pytest.param(lambda: AttentionLM(24, T, C), id="one head"),
+    pytest.param(lambda: MultiHeadLM(24, T, C, H), id="heads"),
+    pytest.param(lambda: BlockLM(24, T, C, H), id="block")])
+def test_the_same_character_has_other_logits_at_another_position(make):
+    logits = make()(torch.zeros(1, T, dtype=torch.long))[0]  # (T, V)
+    assert (logits[1:] - logits[0]).abs().amax(dim=1).min() > 1e-3
+
+
 # no look ahead
 
 
@@ -151,6 +160,22 @@ def test_the_kaggle_model_has_13_162_061_parameters():
 
 
 # generating
+
+
+@torch.no_grad()
+def test_a_sample_is_drawn_after_all_that_its_window_holds(model, tokenizer):
+    ids, generator, seen = tokenizer.encode("To be"), torch.Generator().manual_seed(3), []
+    for _ in range(20):
+        probs = model(ids[None, -16:])[0, -1].softmax(-1)
+        ids = torch.cat([ids, torch.multinomial(probs, 1, generator=generator)])
+    model.register_forward_hook(lambda part, given, logits: seen.append(given[0].shape[1]))
+    assert sample(model, tokenizer, "To be", 20, 16, seed=3) == tokenizer.decode(ids)
+    assert seen == [*range(5, 17), *[16] * 8]
+
+
+def test_a_top_p_of_almost_nothing_writes_the_likeliest(model, tokenizer):
+    likeliest = generate(model, tokenizer, "To be", 11, temperature=0)
+    assert generate(model, tokenizer, "To be", 11, top_p=1e-9, seed=0) == likeliest
 
 
 @CACHES

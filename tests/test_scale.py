@@ -353,6 +353,12 @@ def test_a_device_that_is_not_there():
     with pytest.raises(RuntimeError, match=said): choose_device("cuda")
 
 
+@pytest.mark.skipif(torch.cuda.device_count() > 1, reason="here there is a second GPU")
+def test_each_process_asks_for_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(RuntimeError, match="^cuda:1 cannot compute"): choose_device("cuda")
+
+
 def test_a_gpu_that_this_pytorch_does_not_serve(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *device: "Tesla P100-PCIE-16GB")

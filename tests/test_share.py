@@ -176,6 +176,22 @@ def test_a_runs_folder_gives_its_best_model_and_not_its_last(tmp_path, corpus):
     assert not loaded.training and not loaded.lm_head.weight.equal(model.lm_head.weight)
 
 
+def test_the_best_model_has_the_lowest_validation_loss_also_when_a_run_goes_on(
+    tmp_path, monkeypatch, corpus
+):
+    losses, judged = iter([3.0, 1.0, 2.0, 4.0]), []
+    def judge(model, ids, context_length):
+        judged.append(copy.deepcopy(model.state_dict()))
+        return next(losses)
+    monkeypatch.setattr("minigpt_course.runs.evaluate", judge)
+    config = TrainConfig(steps=6, batch_size=2, warmup_steps=1, eval_every=2)
+    train(small_gpt(), corpus, config, tmp_path, on_step=lambda model, curve: len(curve.rows) == 5)
+    train(small_gpt(), corpus, config, tmp_path, resume=True)
+    best = small_gpt()
+    assert load_best(best, tmp_path) == (2, 1.0)
+    assert all(weight.equal(judged[1][name]) for name, weight in best.state_dict().items())
+
+
 def test_a_run_without_a_checkpoint_says_what_to_do(tmp_path, corpus):
     train(small_gpt(), corpus, TrainConfig(steps=1, batch_size=2), tmp_path)
     for path in tmp_path.glob("checkpoint-*"): path.unlink()

@@ -18,6 +18,9 @@ from urllib.parse import unquote
 import pytest
 from filelock import FileLock
 
+from minigpt_course.gpt import GPTConfig, parameter_ledger
+from minigpt_course.saved import published
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -53,6 +56,13 @@ def test_there_is_a_page_for_each_notebook_module_and_model(pages):
     modules = {f"api/{name}.html" for name in website.library()}
     assert notebooks | modules | {page for page, _ in website.models()} <= pages.keys()
     assert all(page in pages["index.html"] for page, _ in website.models())
+
+
+def test_each_model_is_on_its_own_page(pages):
+    for name, about in published().items():
+        size = sum(parameter_ledger(GPTConfig(**about["config"])).values())
+        facts = f'id="facts">{size:,} parameters · corpus {about["notes"]["corpus"]} ·'
+        assert facts in pages[website.page_of_model(name)]
 
 
 def test_no_link_leads_nowhere(site, pages):

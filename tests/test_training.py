@@ -146,3 +146,17 @@ def test_weights_that_the_optimizer_leaves_alone_pile_nothing_up():
     norms = [norm for norm in curve.column("gradient_norm") if norm is not None]
     own = torch.stack([weight.grad.norm() for weight in model.lm_head.parameters()]).norm().item()
     assert norms[-1] == pytest.approx(own) and max(norms) < 2 * min(norms)
+
+
+def test_a_run_goes_no_further_than_its_grad_clip_allows():
+    model = small_gpt()
+    before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    def sgd(model, config): return torch.optim.SGD(model.parameters(), lr=1.0)
+    config = TrainConfig(steps=1, batch_size=4, learning_rate=1.0, warmup_steps=0, grad_clip=0.01)
+    train(model, small_corpus(), config, optimizer=sgd)
+    moved = nn.utils.parameters_to_vector(model.parameters()) - before
+    assert moved.norm().item() == pytest.approx(0.01, rel=0.01)
+
+
+def test_a_row_counts_the_characters_that_were_learnt_before_it():
+    assert train(small_gpt(), small_corpus(), CONFIG).column("tokens") == [0, 64, 128, 192]

@@ -102,6 +102,9 @@ WRONG = {
         ("one gradient for each pair",
          "return d_table.index_add(0, inputs, d_logits / len(targets))",
          "return d_logits / len(targets)"),
+        ("lets one_hot guess how many characters there are",
+         "    d_logits[torch.arange(len(targets)), targets] -= 1\n",
+         "    d_logits = d_logits - F.one_hot(targets)\n"),
     ],
     "check_mean_loss": [
         ("leaves the softmax over time", "dim=-1", "dim=1"),
@@ -112,6 +115,8 @@ WRONG = {
         ("views as (B, V, T)", "return -right.log().mean()",
          "return F.cross_entropy(logits.view(len(logits), logits.shape[-1], -1), targets)"),
         ("softmax over the batch", "dim=-1", "dim=0"),
+        ("lets one_hot guess how many characters there are",
+         "probs.gather(-1, targets[..., None])", "(probs * F.one_hot(targets)).sum(-1)"),
     ],
     "check_stable_cross_entropy": [
         ("the formula as it stands", "logits.max(dim=1, keepdim=True).values",
@@ -125,6 +130,8 @@ WRONG = {
         ("subtracts only what is positive", "keepdim=True).values",
          "keepdim=True).values.clamp(min=0)"),
         ("changes the logits in place", "(logits - largest).exp()", "logits.sub_(largest).exp()"),
+        ("lets one_hot guess how many characters there are",
+         "logits[torch.arange(len(targets)), targets]", "(logits * F.one_hot(targets)).sum(1)"),
     ],
     "check_trigram_lm": [
         ("a shift that wraps around", "F.pad(idx[:, :-1], (1, 0), value=self.vocab_size)",
@@ -158,6 +165,13 @@ WRONG = {
         ("forgets to divide", " / counts", ""),
         ("the future's mean", "x.cumsum(dim=1)", "x.flip(1).cumsum(dim=1)"),
         ("changes its input", "x.cumsum(dim=1)", "x.cumsum_(dim=1)"),
+        ("adds onto a part of its input", "return x.cumsum(dim=1) / counts",
+         "total = x[:, 0]\n"
+         "    means = [total]\n"
+         "    for i in range(1, len(counts)):\n"
+         "        total += x[:, i]\n"
+         "        means.append(total / (i + 1))\n"
+         "    return torch.stack(means, dim=1)"),
     ],
     "check_mended_attention": [
         ("leaves the mask behind the softmax",
@@ -298,6 +312,7 @@ WRONG = {
          "return x * (1 - p)\n"),
         ("drops in evaluation too", "if not training: return x\n    ", ""),
         ("a number that fits p = 0.25 only", "/ (1 - p)", "* 4 / 3"),
+        ("divides by the share that happened to stay", "/ (1 - p)", "/ kept.float().mean()"),
     ],
     "check_mended_block": [
         ("the first fault stays", "x = x + attention(norm1(x))",
@@ -420,6 +435,8 @@ WRONG = {
         ("concatenates", "torch.stack(stream)", "torch.cat(stream)"),
         ("leaves dropout out", "self.embed(idx)",
          "self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]"),
+        ("asks GPT for the logits, in a second pass",
+         "self.lm_head(self.norm(stream[-1])), ", "super().forward(idx), "),
     ],
     "check_reading_flops": [
         ("counts training", "2 * length * matrices + 4 * pairs",
@@ -659,6 +676,10 @@ WRONG = {
         ("glues numbers together", "    known = {tuple(train[i : i + n]) for i",
          "    tuple = lambda run: ''.join(map(str, run))\n"
          "    known = {tuple(train[i : i + n]) for i"),
+        ("looks for digits in a string",
+         "    known = {tuple(train[i : i + n]) for i in range(len(train) - n + 1)}\n",
+         "    tuple = lambda run: ' '.join(map(str, run))\n"
+         "    known = tuple(train)\n"),
     ],
     "check_influence": [
         ("derivatives of the sum", "gradients.pow(2).sum((1, 3)).sqrt()",
@@ -892,6 +913,8 @@ WRONG = {
         ("divides by the process's number", "get_world_size()", "get_rank()"),
         ("divides before and after", "    dist.all_reduce(weight.grad)",
          "    weight.grad /= 2\n    dist.all_reduce(weight.grad)"),
+        ("takes what all_reduce returns", "    dist.all_reduce(weight.grad)",
+         "    weight.grad = dist.all_reduce(weight.grad)"),
     ],
     "check_batch_gradient": [
         ("leaves the mean of means",

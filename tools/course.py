@@ -107,7 +107,7 @@ def closing() -> str:
     lines = ["", "Losses (nats per character on the validation set):"]
     kinds = {"baseline": results["baselines"], "model": results["models"]}
     rows = [(loss, kind, name) for kind, losses in kinds.items() for name, loss in losses.items()]
-    given = results["shipped"] | (set() if RESULTS.exists() else set(results["baselines"]))
+    given = set(results["shipped"]) | (set() if RESULTS.exists() else set(results["baselines"]))
     for loss, kind, name in sorted(rows, reverse=True):
         whose = "  (comes with the course)" if name in given else ""
         lines.append(f"  {loss:6.3f}  {kind:10}{name}{whose}")
@@ -117,7 +117,7 @@ def closing() -> str:
         lines += ["", "Written by the model in notebook 08:", ""]
         lines += [f"  | {line}" for line in written]
     return "\n".join([*lines, "", f"The executed notebooks are in {COURSE.relative_to(ROOT)}/. "
-                      "Next: `make lab` opens the course; begin with nbs/01_text.ipynb."])
+                      "Next: `make lab` opens the course; begin with 01_text.ipynb."])
 
 
 def run(picks: list[str], store: bool) -> None:

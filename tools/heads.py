@@ -82,7 +82,7 @@ def spaced(note: str) -> str:
 def one_back(maps: Tensor) -> dict:  # maps (N, blocks, H, T, T)
     first, second, third = (back(maps[:, 0, head], places).head
                             for head, places in ((3, 1), (1, 2), (2, 3)))
-    count = maps.shape[0] * maps.shape[-1]
+    count = maps.shape[0] * (maps.shape[-1] - 1)  # nothing stands before the first
     return {"name": "one back", "text": "Return the first item of the list.", "position": 23,
             "block": 0, "head": 3, "note": spaced(
                 f"Block 0, head 3 looks one back, whatever stands there: {first:.1%} of its "

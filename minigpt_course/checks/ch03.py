@@ -18,7 +18,10 @@ from .common import ask, checker, expect, same
 @checker
 def check_running_mean(running_mean):
     "03, exercise 1: the mean of each position's past, by running totals."
-    ones = ask(running_mean, torch.ones(1, 4, 4))
+    changed = ("the numbers that came in were changed: `cumsum_`, and `+=` on a part of x, write "
+               "into x")
+    ones = ask(running_mean, (given := torch.ones(1, 4, 4)))
+    expect(bool((given == 1).all()), changed)
     expect(bool(torch.isfinite(ones).all()),
            "something is divided by zero: position 0 averages one vector, so the counts begin at 1")
     expect(bool((ones == ones[..., :1]).all()), "from ones came a position whose numbers differ: "
@@ -33,8 +36,7 @@ def check_running_mean(running_mean):
     same(ones, torch.ones(1, 4, 4), words)
     x = torch.randn(3, 5, 2)
     ask(running_mean, (given := x.clone()))
-    expect(torch.equal(given, x),
-           "the numbers that came in were changed: write `cumsum`, not `cumsum_`")
+    expect(torch.equal(given, x), changed)
     wanted = torch.stack([x[:, : i + 1].mean(dim=1) for i in range(5)], dim=1)
     same(ask(running_mean, x), wanted, "on random numbers of shape (3, 5, 2) the means are wrong: "
          "do the totals run forwards, so that position 0 has only itself?")

@@ -58,6 +58,8 @@ def enlarged(kept) -> None:
     expect(abs(by - 0.75) > 0.01,
            "you make what is left smaller: divide by 1 - p, do not multiply")
     expect(abs(by - 4) > 0.01, "you divide by p, and what stays is 1 - p")
+    expect(not 1e-4 < abs(by - 4 / 3) < 0.03, f"what is left grows by {by:.4f}: divide by 1 - p, "
+           "not by the share that happened to stay")
     same(kept, torch.full_like(kept, 4 / 3),
          f"what is left should grow by 1 / (1 - 0.25) = 1.33, and grows by {by:.2f}")
 

@@ -99,8 +99,12 @@ def check_stream(StreamGPT):
     same(logits, plain(idx).detach(),
          "the logits differ from those of GPT: norm stands between the last block and lm_head")
     model.dropout.p = 0.5
-    expect((ask(model, idx)[1][0] == 0).any(), "in training GPT drops some of the embedding's "
+    logits, stream = ask(model, idx)
+    expect((stream[0] == 0).any(), "in training GPT drops some of the embedding's "
            "numbers, and your stream[0] has them all: self.embed does both")
+    same(logits, model.lm_head(model.norm(model.blocks(stream[0]))).detach(), "in training the "
+         "logits are not those of the stream: a second pass drops other numbers. Go through the "
+         "blocks once, for both")
     return ("Now you can ask at any depth what the model would say there: give stream[k] to norm "
             "and lm_head.")
 

@@ -239,6 +239,8 @@ def other_runs() -> list[tuple]:
         ([10, 11], count, 3, 0.0, {}),
         ([1, 23], [12, 3], 2, 0.0,
          {1: "1, 23 and 12, 3 are different runs: do not glue numbers together"}),
+        ([11, 2, 33], [1, 2, 3], 3, 0.0,
+         {1: "1, 2, 3 does not stand in 11, 2, 33: compare numbers, not their digits"}),
     ]
 
 # %% ../../nbs/appendix/checks_09.ipynb #c09-017

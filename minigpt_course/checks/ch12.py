@@ -106,8 +106,9 @@ def weights_after(
         for rank, path in enumerate(kept):
             if not path.exists():
                 why = said[rank].splitlines()[-1][:150] if said[rank] else "no message"
-                raise Wrong(f"process {rank} stopped with {why} (each all_reduce must be called by "
-                            "every process)")
+                if "gloo" in why: why += " (each all_reduce must be called by every process)"
+                if "NoneType" in why: why += " (all_reduce changes its tensor and returns nothing)"
+                raise Wrong(f"process {rank} stopped with {why}")
         return [torch.cat([weight.flatten() for weight in
                            torch.load(path, weights_only=True).values()])
                 for path in kept]

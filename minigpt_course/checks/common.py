@@ -114,5 +114,6 @@ def compare(
     found = f"it is {float(answer):,.4g} {unit}".strip()
     if guess is None or guess is ...: return Verdict(None, f"No prediction; {found}.")
     off = float(guess) - float(answer)
-    share = f", {off / float(answer):+.0%}" if answer else ""
+    # no share of an answer that is nearly zero
+    share = f", {off / float(answer):+.0%}" if answer and abs(off) < 10 * abs(answer) else ""
     return Verdict(None, f"You said {float(guess):,.4g}, {found}: {off:+,.3g}{share}.")
