@@ -1138,6 +1138,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                               'minigpt_course/reference.py'),
                                           'minigpt_course.reference.noted_baselines': ( 'appendix/reference.html#noted_baselines',
                                                                                         'minigpt_course/reference.py'),
+                                          'minigpt_course.reference.pooled_deviations': ( 'appendix/reference.html#pooled_deviations',
+                                                                                          'minigpt_course/reference.py'),
                                           'minigpt_course.reference.read_notes': ( 'appendix/reference.html#read_notes',
                                                                                    'minigpt_course/reference.py'),
                                           'minigpt_course.reference.reference_band': ( 'appendix/reference.html#reference_band',

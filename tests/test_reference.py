@@ -19,7 +19,7 @@ from minigpt_course.corpus import SHAKESPEARE_SHA256
 from minigpt_course.devices import Compute
 from minigpt_course.gpt import GPT, GPTConfig
 from minigpt_course.reference import (
-    NEAR, gain_by_choosing, judge, read_notes, reference_band, student_t,
+    gain_by_choosing, judge, pooled_deviations, read_notes, reference_band, student_t,
 )
 from minigpt_course.runs import LearningCurve, Run, checkpoints
 from minigpt_course.train import TrainConfig, learning_rate_at
@@ -213,9 +213,7 @@ def mixed(losses: np.ndarray) -> np.ndarray:
 
 def by_distance(losses: np.ndarray) -> np.ndarray:
     "Deviations pooled as in the band, and one correlation for each distance: few runs are enough."
-    places, variances = np.arange(losses.shape[1]), losses.var(axis=0, ddof=1)
-    near = [variances[max(0, place - NEAR) : place + NEAR + 1].mean() for place in places]
-    deviations = np.sqrt(near)
+    places, deviations = np.arange(losses.shape[1]), np.array(pooled_deviations(losses.T.tolist()))
     scaled = (losses - losses.mean(axis=0)) / deviations
     products = [(scaled[:, : len(places) - lag] * scaled[:, lag:]).sum() for lag in places]
     correlation = (products / products[0])[abs(places[:, None] - places)]
