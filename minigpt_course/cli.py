@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Preset', 'Precision', 'Optimizer', 'Folder', 'CorpusName', 'PresetName', 'RunDir', 'Resume', 'From', 'Device',
-           'InPrecision', 'OptimizerName', 'Compile', 'Accumulate', 'Steps', 'BatchSize', 'Rate', 'VocabSize',
+           'InPrecision', 'OptimizerName', 'Compile', 'Accumulate', 'Threads', 'Steps', 'BatchSize', 'Rate', 'VocabSize',
            'Context', 'EmbedDim', 'Heads', 'Blocks', 'Dropout', 'EvalEvery', 'Seed', 'Prompt', 'WORDS', 'NAMES',
            'tell_version', 'common', 'option', 'choice', 'train', 'given', 'begun', 'conclude', 'reporter', 'Lasting',
            'loaded', 'generate', 'info', 'export', 'in_words_of_the_command', 'main']
@@ -78,6 +78,7 @@ InPrecision = option(Precision, "number format; auto: what is fast on the device
 OptimizerName = option(Optimizer | None, "the optimizer, instead of the preset's")
 Compile = option(bool, "let torch.compile write the step", "--compile")
 Accumulate = option(int, "parts of a batch whose gradients are added up: less memory")
+Threads = option(int, "of a CPU, each with sequences of its own: faster for a large model")
 Steps = option(int | None, "updates, instead of the preset's")
 BatchSize = option(int | None, "sequences a step, of all processes together")
 Rate = option(float | None, "the highest learning rate")
@@ -98,7 +99,8 @@ def train(
     corpus: CorpusName = "pydocs", preset: PresetName = Preset.laptop, run_dir: RunDir = None,
     resume: Resume = False, source: From = None, device: Device = "auto",
     precision: InPrecision = Precision.auto, optimizer: OptimizerName = None,
-    compile: Compile = False, accumulate: Accumulate = 1, steps: Steps = None,
+    compile: Compile = False, accumulate: Accumulate = 1, threads: Threads = 1,
+    steps: Steps = None,
     batch_size: BatchSize = None, learning_rate: Rate = None, vocab_size: VocabSize = None,
     context_length: Context = None, embed_dim: EmbedDim = None, num_heads: Heads = None,
     num_blocks: Blocks = None, dropout: Dropout = None, eval_every: EvalEvery = None,
@@ -127,7 +129,7 @@ def train(
         # before anything is trained
         check_sampling(model, tokenizer, prompt, 200, 0.8, None, None)
         report = None if rank() else reporter(folder, text, tokenizer, prompt)
-        compute = Compute(place, precision.value, compile, accumulate=accumulate)
+        compute = Compute(place, precision.value, compile, threads, accumulate)
         stopped = error = None
         try:
             curve = run_training(model, text, config, folder, resume, tokenizer=tokenizer,

@@ -53,7 +53,12 @@ def begun(size: GPTConfig, config: TrainConfig, precision: str = "auto") -> Run:
     "A run of the recipe on this machine, in one process, before its first step."
     corpus = load_corpus("shakespeare")
     return Run(GPT(size), corpus, config, corpus.fit_tokenizer(size.vocab_size), learning_rate_at,
-               compute=Compute(choose_device(), precision))
+               compute=Compute(choose_device(), precision, threads=threads()))
+
+
+def threads() -> int:
+    "How many share out a batch: those of a CPU."
+    return torch.get_num_threads() if choose_device().type == "cpu" else 1
 
 
 def timed(action) -> float:
@@ -93,10 +98,10 @@ def train(folder: Path, seed: int, options: list[str]) -> LearningCurve:
               f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [sys.executable, *launch, "-m", "minigpt_course", "train", f"--preset={PRESET}",
                "--corpus=shakespeare", f"--run-dir={folder}", "--resume", f"--seed={seed}",
-               *options]
+               f"--threads={threads()}", *options]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    threads = str(max(1, torch.get_num_threads() // processes))  # as the prediction had
-    environment = {"OMP_NUM_THREADS": threads} | os.environ | {"PYTHONPATH": paths}
+    each = str(max(1, torch.get_num_threads() // processes))  # as the prediction had
+    environment = {"OMP_NUM_THREADS": each} | os.environ | {"PYTHONPATH": paths}
     with subprocess.Popen(command, env=environment) as process:
         while process.returncode is None:
             try: process.wait()
