@@ -146,17 +146,22 @@ def test_the_optimizer_is_chosen_by_name_and_kept_with_the_run(tmp_path, called)
     assert code == 1 and "there --optimizer 'muon', here --optimizer 'adamw'" in complained
 
 
-def test_compiling_and_accumulating_reach_the_library(tmp_path, called, monkeypatch):
+def test_compiling_threads_and_accumulating_reach_the_library(tmp_path, called, monkeypatch):
     asked = []
-    def compute(device, precision, compile, accumulate):
-        asked.append((precision, compile, accumulate))
-        return Compute(device, precision, compile and "eager", accumulate=accumulate)
+    def compute(device, precision, compile, threads, accumulate):
+        asked.append((precision, compile, threads, accumulate))
+        return Compute(device, precision, compile and "eager", threads, accumulate)
     monkeypatch.setattr(devices, "Compute", compute)
-    line = [*training(tmp_path / "run"), "--steps", 2]
-    assert called(*line, "--compile", "--accumulate", 2)[0] == 0
-    assert asked == [("auto", True, 2)]
-    code, _, complained = called(*training(tmp_path / "other"), "--accumulate", 3)
-    assert code == 1 and "--accumulate 3 is more than the 2 sequences" in complained
+    line = ["--steps", 2]
+    assert called(*training(tmp_path / "run"), *line, "--compile", "--accumulate", 2)[0] == 0
+    assert called(*training(tmp_path / "shared"), *line, "--threads", 2)[0] == 0
+    assert asked == [("auto", True, 1, 2), ("auto", False, 2, 1)]
+    for options, sentence in (
+            (["--accumulate", 3], "--accumulate 3 is more than the 2 sequences"),
+            (["--threads", 0], "--threads 0 must be a whole number of at least 1"),
+            (["--threads", 2, "--compile"], "leave out compile or threads")):
+        code, _, complained = called(*training(tmp_path / "other"), *options)
+        assert code == 1 and sentence in complained, complained
 
 
 def test_a_line_that_is_refused_leaves_no_run(tmp_path, called):

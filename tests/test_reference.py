@@ -320,7 +320,7 @@ def test_a_run_has_the_threads_of_its_prediction(tmp_path, monkeypatch):
 
     class Ended:
         returncode = 1
-        def __init__(self, command, env): asked.update(env)
+        def __init__(self, command, env): asked.update(env, command=command)
         def __enter__(self): return self
         def __exit__(self, *error): pass
 
@@ -330,6 +330,7 @@ def test_a_run_has_the_threads_of_its_prediction(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", Ended)
     with pytest.raises(SystemExit): tool.train(tmp_path, 0, [])
     assert asked["OMP_NUM_THREADS"] == str(torch.get_num_threads())
+    assert f"--threads={torch.get_num_threads()}" in asked["command"]
 
 
 def test_where_git_is_not_installed_the_commit_is_unknown(tmp_path, monkeypatch):
