@@ -36,9 +36,9 @@ import reference as tool  # noqa: E402
 def test_the_presets_are_the_recipe_of_the_reference_runs():
     size, config = GPTConfig.kaggle(), TrainConfig.kaggle()
     assert size == GPTConfig() and size.dropout == 0.3
-    assert (config.optimizer, config.learning_rate, config.min_lr_ratio) == ("muon", 2e-3, 0.0)
+    assert (config.optimizer, config.learning_rate, config.min_lr_ratio) == ("muon", 2e-3, 0.05)
     assert (config.steps, config.batch_size, size.context_length) == (4000, 16, 256)
-    assert (config.warmup_steps, config.weight_decay, config.grad_clip) == (100, 0.3, 1.0)
+    assert (config.warmup_steps, config.weight_decay, config.grad_clip) == (100, 0.1, 1.0)
     assert config.steps % config.eval_every == 0 == config.steps % config.checkpoint_every
 
 
