@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'Preset', 'Precision', 'Optimizer', 'Folder', 'CorpusName', 'PresetName', 'RunDir', 'Resume', 'From', 'Device',
-           'InPrecision', 'OptimizerName', 'Compile', 'Accumulate', 'Threads', 'Steps', 'BatchSize', 'Rate', 'VocabSize',
-           'Context', 'EmbedDim', 'Heads', 'Blocks', 'Dropout', 'EvalEvery', 'Seed', 'Prompt', 'WORDS', 'NAMES',
-           'tell_version', 'common', 'option', 'choice', 'train', 'given', 'begun', 'conclude', 'reporter', 'Lasting',
-           'loaded', 'generate', 'info', 'export', 'in_words_of_the_command', 'main']
+           'InPrecision', 'OptimizerName', 'Compile', 'Accumulate', 'Threads', 'Steps', 'BatchSize', 'Rate',
+           'VocabSize', 'Context', 'EmbedDim', 'Heads', 'Blocks', 'Dropout', 'EvalEvery', 'Seed', 'Prompt', 'WORDS',
+           'NAMES', 'tell_version', 'common', 'option', 'choice', 'train', 'given', 'begun', 'conclude', 'reporter',
+           'Lasting', 'loaded', 'generate', 'info', 'export', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/appendix/cli.ipynb #cli-002
 import inspect
