@@ -8,11 +8,11 @@ on two cores that have nothing else to do.
 
 Training: forwards, backwards, clipping, AdamW (nanoGPT's and transformers' as their own code makes
 it, ours as ours does), same batch, same dropout probability, nothing compiled. nanoGPT as it comes
-computes in float32 on a CPU, and a second time under bfloat16 autocast; ours in float32, with the
-windows shared out among the threads (`Compute(threads=...)`, appendix `devices`), and in the number
-format that the library chooses by trying. Generation: each project's own `generate`, one text of
-512 characters, greedy or not as it comes. nanoGPT and ours have a window of the model's context;
-transformers cannot slide, so its table of positions is made long enough for the whole text.
+computes in float32 on a CPU, and a second time under bfloat16 autocast; ours in float32 and in the
+number format that the library chooses by trying, each at once and with the windows shared out among
+the threads (`Compute(threads=...)`, appendix `devices`). Generation: each project's own `generate`,
+one text of 512 characters, greedy or not as it comes. nanoGPT and ours have a window of the model's
+context; transformers cannot slide, so its table of positions is as long as the whole text.
 """
 import argparse
 import json
@@ -44,6 +44,7 @@ OURS = {  # in training: column to what is chosen
     "ours": {"precision": "float32"},
     "ours, by window": {"precision": "float32", "threads": torch.get_num_threads()},
     "ours, native format": {"precision": "auto"},
+    "ours, native by window": {"precision": "auto", "threads": torch.get_num_threads()},
 }
 COLUMNS = "nanoGPT, bfloat16", "transformers", *OURS, "ours, 8 bits"
 LENGTH = 512  # characters to generate
@@ -140,7 +141,8 @@ def measure(name: str, rounds: int) -> dict[str, dict[str, float]]:
     text = torch.randint(size.vocab_size, (windows, size.context_length + 1))
     inputs, targets = text[:, :-1].contiguous(), text[:, 1:].contiguous()
     native = native_format(name)
-    formats = {who: native if who == "ours, native format" else torch.float32 for who in OURS}
+    formats = {who: native if chosen["precision"] == "auto" else torch.float32
+               for who, chosen in OURS.items()}
     def rates(): return {one: matrix_product_rate(precision=one) for one in formats.values()}
     before, works = rates(), training(size, inputs, targets)
     several = {who: lambda step=step: [step() for _ in range(repeats)]
@@ -164,7 +166,8 @@ def table(figures: dict) -> str:
         if kind == "share of the peak":
             shares.append(f"{name}: **{found['ours']:.0%}**, by window "
                           f"{found['ours, by window']:.0%}, in the native format "
-                          f"{found['ours, native format']:.0%} of that format's")
+                          f"{found['ours, native format']:.0%} of that format's, by window "
+                          f"{found['ours, native by window']:.0%}")
         else:
             ratios = [f"{found['nanoGPT'] / found[who]:.2f}" if who in found else ""
                       for who in COLUMNS]
