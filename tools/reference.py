@@ -122,8 +122,8 @@ def make(
     kept = load_checkpoint(folder) or {"precision": "auto", "step": 0}
     run = begun(size, config, kept["precision"])
     if predicted_hours(name, run, kept["step"]) > most:
-        sys.exit(f"that is more than the {most:g} hours allowed: take a GPU, or a CPU with AMX "
-                 "(grep amx_bf16 /proc/cpuinfo), or allow more with --hours")
+        sys.exit(f"that is more than the {most:g} hours allowed: take a GPU, or a CPU that is fast "
+                 "in bfloat16 (grep bf16 /proc/cpuinfo), or allow more with --hours")
     folder.mkdir(parents=True, exist_ok=True)
     commits = folder / "commits.txt"  # a run may be gone on with by later code
     before = commits.read_text().split("\n") if commits.exists() else []
