@@ -112,8 +112,8 @@ def _shakespeare() -> str:
                          f"was kept ({wrong}): get it elsewhere, {elsewhere}") from None
     except requests.RequestException as offline:
         raise FileNotFoundError("tiny Shakespeare could not be downloaded from "
-                                f"{SHAKESPEARE_URL}: connect to the network, or {elsewhere}"
-                                ) from offline
+                                f"{SHAKESPEARE_URL} ({type(offline).__name__}): connect to the "
+                                f"network, or {elsewhere}") from None
     return _checked(Path(path))
 
 

@@ -32,7 +32,7 @@ from minigpt_course.gpt import GPT, GPTConfig  # noqa: E402
 from minigpt_course.reference import (  # noqa: E402
     noted_baselines, read_notes, reference_band, run_notes,
 )
-from minigpt_course.runs import LearningCurve, Run, load_checkpoint  # noqa: E402
+from minigpt_course.runs import LearningCurve, Run, load_checkpoint, open_run  # noqa: E402
 from minigpt_course.train import TrainConfig, learning_rate_at  # noqa: E402
 
 KEPT, UNDER_WAY = ROOT / "kaggle" / "reference", ROOT / "_reference"
@@ -51,9 +51,9 @@ def recipe(seed: int, changes: dict) -> tuple[GPTConfig, TrainConfig]:
 
 def begun(size: GPTConfig, config: TrainConfig, precision: str = "auto") -> Run:
     "A run of the recipe on this machine, in one process, before its first step."
-    corpus = load_corpus("shakespeare")
-    return Run(GPT(size), corpus, config, corpus.fit_tokenizer(size.vocab_size), learning_rate_at,
-               compute=Compute(choose_device(), precision, threads=threads()))
+    compute = Compute(choose_device(), precision, threads=threads())
+    return open_run(GPT(size), load_corpus("shakespeare"), config, None, None, False,
+                    learning_rate_at, compute=compute)
 
 
 def threads() -> int:
