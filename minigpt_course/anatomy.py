@@ -169,7 +169,7 @@ def circuits_from_weights(
 def copying_gain(
     model: GPT,  # in evaluation mode
     ids: Tensor,  # (N,) a text that it was not trained on
-    count: int = 2_000,  # of pieces, each half as long as the model's context; the full model: 50
+    count: int = 2_000,  # of pieces, each half as long as the model's context
 ) -> tuple[float, float, float]:  # nats per character, its standard error, best induction score
     "How much better a piece of text is predicted after itself than after another piece."
     length, generator = model.config.context_length // 2, torch.Generator().manual_seed(0)

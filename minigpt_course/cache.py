@@ -98,7 +98,7 @@ AS_WRITTEN = {(kind, name): getattr(kind, name, None) for kind in OWN for name i
 
 def can_cache(model: nn.Module) -> bool:
     """Whether a cache computes what the model would: all its parts are the library's own, and no
-    hook watches its blocks."""
+    hook watches it or its blocks."""
     if any(getattr(kind, name, None) is not own for (kind, name), own in AS_WRITTEN.items()):
         return False  # a class was changed
     if not all(type(part) in OWN and vars(part).keys().isdisjoint(METHODS)

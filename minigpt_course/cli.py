@@ -217,7 +217,7 @@ class Lasting:
 
 # %% ../nbs/appendix/cli.ipynb #cli-010
 def loaded(folder: Path):
-    "A model and its tokenizer. What `load` says goes where no program reads the answer."
+    "A model and its tokenizer. What `load` says goes to stderr, apart from the answer."
     from minigpt_course.share import load
     with redirect_stdout(sys.stderr): return load(folder)
 
@@ -336,7 +336,7 @@ def main() -> None:
         if getattr(error, "name", None) in ("transformers", "tokenizers"):
             text = f"{error}: pip install '.[share]' in the course's folder"
         if "Connection closed by peer" in text:
-            text = ("another process of this run has died; its checkpoint is whole, "
+            text = ("another process of this run has ended; if it was stopped, "
                     "the same line with --resume goes on")
         if os.environ.get("MINIGPT_DEBUG"): traceback.print_exc()
         print(f"minigpt: {text}", file=Lasting(sys.stderr))

@@ -212,7 +212,7 @@ def write_ids(
     folder: str | Path,  # where the ids are kept
     vocab_size: int = 77,  # characters are chosen by the first ten million
     chunk: int = 4_000_000,  # characters in memory at a time
-    tokenizer: CharTokenizer | None = None,  # or its are the characters
+    tokenizer: CharTokenizer | None = None,  # if given, its characters
 ) -> None:
     """Encode a text file into a file of ids. `ValueError` if it is not text; nothing is left
     half-written."""

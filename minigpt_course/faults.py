@@ -264,6 +264,6 @@ def train_faulty(
 ZOO = Path(str(files("minigpt_course"))) / "weights" / "zoo.json"
 
 
-def load_zoo() -> dict:  # "runs": name to a dictionary for each seed; "limits": see the script
+def load_zoo() -> dict:  # "runs": name to a dictionary for each seed; "limits": counts of verdicts
     "The runs of the bug zoo."
     return json.loads(ZOO.read_text(encoding="utf-8"))

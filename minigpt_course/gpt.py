@@ -84,7 +84,7 @@ def parameter_ledger(
 def training_memory(
     config: GPTConfig,
     batch_size: int,  # B, sequences of context_length each
-) -> dict[str, int]:  # what to bytes, in float32 without dropout
+) -> dict[str, int]:  # what to bytes; float32, ReLU, no dropout
     "Memory that training needs, predicted from the configuration."
     C, H, V = config.embed_dim, config.num_heads, config.vocab_size
     weights = 4 * sum(parameter_ledger(config).values())

@@ -31,13 +31,13 @@ def absorbed_bias(
         V, C = weight.shape
         raise ValueError("this model has no exact image in GPT-2: the bias of lm_head cannot be "
                          f"absorbed, since its {V} rows of {C} numbers are not independent; "
-                         f"train one with embed_dim of at least {V}, or set lm_head.bias to zero")
+                         f"train one with embed_dim of at least {V}, or keep lm_head.bias at zero")
     return (model.norm.bias.detach().cpu().double() + shift).to(model.norm.bias)
 
 # %% ../nbs/appendix/gpt2.ipynb #gpt2-005
 def gpt2_names(
     model: GPT,
-) -> dict[str, Tensor]:  # each of the model's weights, transposed where transformers has it so
+) -> dict[str, Tensor]:  # all but lm_head's bias, transposed where transformers has it so
     "What a model's weights are called in transformers' GPT2LMHeadModel; they share its memory."
     layers = {"transformer.wte": model.token_embedding, "transformer.wpe": model.position_embedding,
               "transformer.ln_f": model.norm}

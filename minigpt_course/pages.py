@@ -25,7 +25,7 @@ from .gpt import GPT
 from .text import CharTokenizer
 
 PAGE = Path(str(files("minigpt_course"))) / "page"
-LARGEST = 50_000_000  # parameters: a browser takes no more without complaint
+LARGEST = 50_000_000  # parameters: a page of 67 MB
 
 # %% ../nbs/appendix/pages.ipynb #pages-004
 def page_weights(

@@ -1086,7 +1086,7 @@ def embedding_plane(
 ):
     """Where the characters lie in each embedding.
 
-    Colours and weights tell capitals, small letters, digits and the rest apart."""
+    Colours tell capitals, small letters, digits and the rest apart."""
     _, axes = _subplots(1, len(places), figsize=(5.5 * len(places), 5.5), squeeze=False)
     looks = {"capital": (BLUE, str.isupper), "small letter": (GREEN, str.islower),
              "digit": (RED, str.isdigit), "other": (GREY, str)}
@@ -1230,7 +1230,7 @@ def gradient_sizes(
         ax.axvspan(low, high, color=GREY, alpha=alpha, zorder=0, linewidth=0)
         ax.text((low * high) ** 0.5, 1, what, transform=ax.get_xaxis_transform(), ha="center",
                 va="top", fontsize=8)
-    ax.legend()
+    ax.legend(loc="center", bbox_to_anchor=(0.75, 0.5))  # between the zones
     return ax
 
 # %% ../nbs/appendix/plot.ipynb #plot-123

@@ -43,7 +43,7 @@ class Finding:
 
 
 def within(what: str, value: float, low: float, high: float, fault: str | None = None) -> Finding:
-    "A number, and between what healthy models have it."
+    "A number, and its range in healthy models."
     unusual = not low <= value <= high
     expected = f"{low:g} to {high:g}" if low < high else f"{low:g}"
     return Finding(what, f"{value:.3g}", expected, unusual, fault if unusual else None)
@@ -325,7 +325,7 @@ def overlap(
     validation_ids: Tensor,  # (M,)
     length: int = 48,  # of a piece
 ) -> float:
-    "The share of a validation set's pieces that stand in the training part as well, word for word."
+    "The share of a validation set's pieces that stand in the training set as well, word for word."
     length = min(length, len(validation_ids))
     text, size = as_bytes(train_ids), 4 * length
     asked = [as_bytes(piece) for piece in validation_ids.split(length)]

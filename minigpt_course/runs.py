@@ -396,7 +396,7 @@ def tell(
     show: Callable,  # moves the progress bar
     on_step: Callable | None,  # the caller's function of model and curve
 ) -> bool:  # whether on_step wishes the run to stop
-    "After a step. An error here ends the run; saved first, if it was before or at an OSError."
+    "After a step. On an error, save a run that was saved before (OSError: any), and raise."
     try:
         show()
         return bool(on_step and on_step(run.model, run.curve))
@@ -430,7 +430,12 @@ def save_run(run: Run) -> None:
 def restore_run(run: Run) -> None:
     "Put a run where its newest whole checkpoint was; one that has none stays at its beginning."
     run_dir = run.folder
-    content = from_first(newest_checkpoint(run_dir) if rank() == 0 else None)
+    content, damage = None, None
+    if rank() == 0:
+        try: content = newest_checkpoint(run_dir)
+        except ValueError as error: damage = str(error).encode()
+    damage, content = from_first(damage), from_first(content)
+    if damage: raise ValueError(damage.decode())  # in all processes
     state = read_state(content, run_dir)
     if state is None: return
     check_state(state, run_dir)

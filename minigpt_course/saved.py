@@ -108,18 +108,19 @@ def write_saved(
 def folder_of(
     name: str | Path,  # a saved model's folder, or the name of a published model
 ) -> Path:
-    "Where a model is: a folder of that name wins over a published model."
-    folder = Path(name)
-    published_too = (WEIGHTS / folder / "minigpt.json").is_file()
-    return WEIGHTS / folder if published_too and not folder.exists() else folder
+    "Where a model is: a folder of that name wins over a published model, and a line says so."
+    folder, ours = Path(name), WEIGHTS / name
+    if not (ours / "minigpt.json").is_file(): return folder
+    if not folder.exists(): return ours
+    if not folder.samefile(ours): print(f"taking the {name} that is here, not the published one")
+    return folder
 
 
 def read_saved(
-    name: str | Path,  # a saved model's folder, or the name of a published model
+    folder: Path,
 ) -> tuple[GPTConfig, str, dict[str, Tensor]]:  # configuration, characters, weights
     """What a saved model's files hold. `FileNotFoundError` or `ValueError` naming what is missing,
     damaged, of another shape, or from another version."""
-    folder = folder_of(name)
     about = read_about(folder / "minigpt.json", FORMAT, KINDS)
     config = filled(GPTConfig, about["config"], folder / "minigpt.json")
     weights = read_weights(folder, about, config)

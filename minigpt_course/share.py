@@ -13,7 +13,7 @@ from .core import check_finite, plain
 from .gpt import GPT
 from .pages import to_page
 from minigpt_course.saved import (
-    check_saving, notes_of, packed, published, read_run, read_saved, write_saved,
+    check_saving, folder_of, notes_of, packed, published, read_run, read_saved, write_saved,
 )
 from .text import CharTokenizer, Corpus
 
@@ -42,8 +42,9 @@ def load(
 ) -> tuple[GPT, CharTokenizer]:
     """A model and its tokenizer, in evaluation mode. `FileNotFoundError` or `ValueError` naming
     what is missing, damaged, of another shape, or from another version."""
-    is_run = (Path(name) / "run.json").is_file()
-    config, chars, weights = read_run(Path(name)) if is_run else read_saved(name)
+    folder = folder_of(name)
+    read = read_run if (folder / "run.json").is_file() else read_saved
+    config, chars, weights = read(folder)
     model = GPT(config).to(weights["lm_head.weight"].dtype)
     model.load_state_dict(weights)
     check_finite(model)

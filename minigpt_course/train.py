@@ -46,8 +46,8 @@ class TrainConfig:
     @classmethod
     def kaggle(cls, **changes) -> "TrainConfig":  # for the full model on a GPU
         full = {"steps": 4000, "learning_rate": 2e-3, "warmup_steps": 100, "betas": (0.9, 0.99),
-                "eval_every": 250, "checkpoint_every": 250, "optimizer": "muon"}
-        return cls(**full | changes)
+                "min_lr_ratio": 0.0, "weight_decay": 0.3, "optimizer": "muon"}
+        return cls(**full | {"eval_every": 250, "checkpoint_every": 250} | changes)
 
 # %% ../nbs/07_train.ipynb #07-036
 def learning_rate_at(

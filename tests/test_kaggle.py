@@ -20,6 +20,7 @@ import traceback
 import warnings
 import zipfile
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -433,6 +434,22 @@ def test_a_run_that_is_here_is_kept_unless_another_has_come_farther(kaggle, monk
     assert kept.exists()
 
 
+def test_an_interrupted_copy_is_made_again(kaggle, monkeypatch):
+    attached, here = kaggle / "input/old/run-aaaaaaaa", kaggle / "working/run-aaaaaaaa"
+    attached.mkdir(parents=True)
+    for name in "checkpoint-00000015-ab.pt", "run.json": (attached / name).write_text("whole")
+    copied = []
+    def interrupted(source, target):
+        copied.append(Path(target).write_text("half"))
+        raise KeyboardInterrupt
+    cut_off = SimpleNamespace(rmtree=shutil.rmtree, copyfile=interrupted)
+    with pytest.raises(KeyboardInterrupt): finding(kaggle, monkeypatch, shutil=cut_off)
+    assert copied and not here.exists()
+    finding(kaggle, monkeypatch)
+    assert {path.name: path.read_text() for path in here.iterdir()} == {
+        "checkpoint-00000015-ab.pt": "whole", "run.json": "whole"}
+
+
 def test_nothing_of_another_run_in_this_session_is_shown_as_this_ones(
         kaggle, monkeypatch, capsys):
     working = kaggle / "working"
@@ -532,19 +549,23 @@ def test_without_transformers_only_the_gpt2_is_missing(tmp_path, monkeypatch, ca
 
 def test_only_references_of_the_same_text_and_recipe_make_the_band(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    notes = {"corpus sha256": "ab", "parameters": 7, "dropout": 0.3, "steps": 30, "batch size": 4,
-             "learning rate": 0.002}
+    recipe = TrainConfig.kaggle()
+    notes = {"corpus sha256": "ab", "parameters": 7, "dropout": 0.3} | {
+        name.replace("_", " "): value for name, value in asdict(recipe).items()}
     mine = {name: str(value) for name, value in notes.items()}
-    kept = [mine, *(mine | {name: "0"} for name in mine), mine]
+    free = {"seed", "eval every", "checkpoint every"}
+    others = [mine | {name: "another"} for name in mine.keys() - free]
+    kept = [mine, *others, mine | dict.fromkeys(free, "another")]
     references = [{"notes": each, "validation": [[0, i]]} for i, each in enumerate(kept)]
     Path("reference.json").write_text(json.dumps(references))
-    others = "corpus", "size", "recipe", "device", "precision", "processes", "tokenizer"
-    names = dict.fromkeys(others) | {
+    given = "corpus", "size", "device", "precision", "processes", "tokenizer"
+    names = dict.fromkeys(given) | {
         "attempt": defined("attempt", traceback=traceback, run=tmp_path), "run": tmp_path,
         "json": json, "Path": Path, "LearningCurve": MagicMock(), "plot": MagicMock(),
-        "baselines": MagicMock(), "reference_band": MagicMock(), "run_notes": lambda *_: notes}
+        "asdict": asdict, "recipe": recipe, "baselines": MagicMock(),
+        "reference_band": MagicMock(), "run_notes": lambda *_: notes}
     exec(next(cell for cell in cells() if 'attempt("learning curve")' in cell), names)
-    assert names["validations"] == [[[0, 0]], [[0, 7]]]
+    assert names["validations"] == [[[0, 0]], [[0, len(kept) - 1]]]
 
 
 @pytest.mark.parametrize("kept, said", [

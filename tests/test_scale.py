@@ -29,7 +29,7 @@ from minigpt_course.devices import (
     rank, total,
 )
 from minigpt_course.gpt import GPT, GPTConfig
-from minigpt_course.runs import LearningCurve, load_checkpoint
+from minigpt_course.runs import LearningCurve, checkpoints, load_checkpoint
 from minigpt_course.scale import predicted_seconds
 from minigpt_course.text import CharTokenizer
 from minigpt_course.train import TrainConfig, train
@@ -55,7 +55,7 @@ def go_on(folder: Path) -> None:
 
 def be_refused(folder: Path) -> None:
     "What each process says of a folder that holds a run."
-    try: train(small_gpt(), small_corpus(), BRIEF, folder / "run")
+    try: train(small_gpt(), small_corpus(), BRIEF, folder / "run", resume=folder.name == "resume")
     except Exception as error:
         (folder / f"{rank()}.txt").write_text(f"{type(error).__name__}: {error}")
         raise
@@ -244,11 +244,16 @@ def test_two_processes_that_are_killed_end_with_the_same_bits(tmp_path, whole):
     assert not list(tmp_path.glob(".*.minigpt-partial"))
 
 
-def test_all_processes_of_a_refused_run_end_with_the_same_sentence(tmp_path):
-    train(small_gpt(), small_corpus(), TrainConfig(steps=1, batch_size=4), tmp_path / "run")
-    end(start(tmp_path, "be_refused"))
-    said = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
-    assert said[0] == said[1] and re.match("ValueError: .*holds a run already", said[0])
+@pytest.mark.parametrize("name, reason", [
+    ("afresh", "holds a run already"), ("resume", "every checkpoint in .* is damaged"),
+])
+def test_all_processes_of_a_refused_run_end_with_the_same_sentence(tmp_path, name, reason):
+    folder = tmp_path / name
+    train(small_gpt(), small_corpus(), BRIEF, folder / "run", on_step=lambda *_: True)
+    for path in checkpoints(folder / "run"): path.write_bytes(b"damaged")
+    end(start(folder, "be_refused"))
+    said = [(folder / f"{number}.txt").read_text() for number in range(2)]
+    assert said[0] == said[1] and re.match(f"ValueError: .*{reason}", said[0])
 
 
 def test_when_a_process_dies_the_others_end_as_well(tmp_path):

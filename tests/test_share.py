@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -361,10 +362,18 @@ def test_a_published_model_is_loaded_by_its_name(weights):
     assert list(about) == ["pydocs"] and about["pydocs"]["notes"]["validation loss"] == 1.5
 
 
-def test_a_folder_of_that_name_wins(weights, tokenizer):
+def test_a_folder_of_that_name_wins_and_is_said_to(weights, corpus, tokenizer, capsys):
     ours = small_gpt(num_blocks=2).eval()
     save(ours, tokenizer, "pydocs")
+    said = "taking the pydocs that is here, not the published one\n"
     assert_same((ours, tokenizer), load("pydocs"))
+    assert capsys.readouterr().out == said
+    shutil.rmtree("pydocs")
+    train(small_gpt(), corpus, TrainConfig(steps=1, batch_size=2), "pydocs")  # a run is one, too
+    load("pydocs")
+    assert capsys.readouterr().out.endswith(said)
+    load(weights / "pydocs")
+    assert not capsys.readouterr().out
 
 
 def test_an_empty_folder_of_that_name_is_not_passed_over(weights):
@@ -390,6 +399,13 @@ def test_the_full_model_is_the_best_of_seed_0_and_8_bits_cost_it_little():
     assert (about["notes"]["step"], about["notes"]["validation loss"]) == best
     assert about["bits"] == 8 and abs(about["notes"]["8 bits cost"]) < 0.002
     assert sum(file.stat().st_size for file in folder.iterdir()) < 14_000_000
+
+
+def test_08_tells_of_reciting_what_the_models_card_says():
+    card = (saved.WEIGHTS / "shakespeare" / "README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "nbs" / "08_generate.ipynb").read_text(encoding="utf-8")
+    told = re.search(r"in its training text has (\d+); of 20,000 real ones, .*?, (\d+) \(", page)
+    assert list(told.groups()) == re.findall(r"\| longest .* \| (\d+) characters: ", card)
 
 
 def test_the_course_model_is_yours_or_the_published_one(weights, corpus, capsys):
@@ -604,7 +620,7 @@ def test_a_bias_that_gpt2_cannot_hold_is_refused_with_the_reason(
     tmp_path, transformers, model, tokenizer
 ):
     reason = ("no exact image in GPT-2: .* its 24 rows of 16 numbers are not independent; "
-              "train one with embed_dim of at least 24, or set lm_head.bias to zero")
+              "train one with embed_dim of at least 24, or keep lm_head.bias at zero")
     with pytest.raises(ValueError, match=reason):
         to_transformers(model, tokenizer, tmp_path / "new")
     assert not (tmp_path / "new").exists()

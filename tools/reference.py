@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -84,11 +85,15 @@ def predicted_hours(name: str, run: Run, done: int) -> float:
 
 
 def commit() -> str:
-    "The commit of the code that runs, with -dirty if a file was changed since."
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try: found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    "The commit of the code that runs, with -dirty if library or tools were changed since."
+    def git(*command: str) -> str:
+        told = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
+        return told.stdout.strip()
+    try: found = git("rev-parse", "HEAD")
     except FileNotFoundError: found = ""
-    return found or "unknown (no git here)"
+    if not found: return "unknown (no git here)"
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "minigpt_course", "tools")
+    return found + "-dirty" * bool(changed)
 
 
 def train(folder: Path, seed: int, options: list[str]) -> LearningCurve:
@@ -107,8 +112,18 @@ def train(folder: Path, seed: int, options: list[str]) -> LearningCurve:
             try: process.wait()
             except KeyboardInterrupt: pass  # the run has had it too: it saves and stops
     if process.returncode:
-        sys.exit(f"the run in {folder} has not come to its end: the same command goes on with it")
+        sys.exit(f"the run in {folder} has not come to its end: if it was stopped, the same "
+                 "command goes on with it; if it was refused, remove that folder")
     return LearningCurve.from_csv(folder / "curve.csv")
+
+
+def is_kept(name: str, seed: int, changes: dict) -> bool:
+    "Whether a run by this recipe is kept; one by an earlier recipe is not it."
+    path, (size, config) = KEPT / f"{name}.csv", recipe(seed, changes)
+    if not path.exists(): return False
+    wanted = asdict(config) | {field: getattr(size, field) for field in SIZE}
+    notes = read_notes(path)
+    return all(notes.get(field.replace("_", " ")) == str(value) for field, value in wanted.items())
 
 
 def make(
@@ -119,18 +134,20 @@ def make(
 ) -> None:
     "One run, kept as a CSV file when it is whole. Exits if it would take too long."
     folder, (size, config) = UNDER_WAY / name, recipe(seed, changes)
-    kept = load_checkpoint(folder) or {"precision": "auto", "step": 0}
-    run = begun(size, config, kept["precision"])
-    if predicted_hours(name, run, kept["step"]) > most:
-        sys.exit(f"that is more than the {most:g} hours allowed: take a GPU, or a CPU that is fast "
-                 "in bfloat16 (grep bf16 /proc/cpuinfo), or allow more with --hours")
-    folder.mkdir(parents=True, exist_ok=True)
+    state = load_checkpoint(folder) or {"precision": "auto", "step": 0}
     commits = folder / "commits.txt"  # a run may be gone on with by later code
-    before = commits.read_text().split("\n") if commits.exists() else []
-    commits.write_text("\n".join(dict.fromkeys([*before, commit()])))
+    if state["step"] <= config.steps:  # else only the file is missing
+        hours = predicted_hours(name, begun(size, config, state["precision"]), state["step"])
+        if hours > most:
+            sys.exit(f"that is more than the {most:g} hours allowed: take a GPU, or a CPU that is "
+                     "fast in bfloat16 (grep bf16 /proc/cpuinfo), or allow more with --hours")
+        torch.cuda.empty_cache()  # the training process wants it
+        folder.mkdir(parents=True, exist_ok=True)
+        before = commits.read_text().split("\n") if commits.exists() else []
+        commits.write_text("\n".join(dict.fromkeys([*before, commit()])))
     options = [f"--{option.replace('_', '-')}={value}" for option, value in changes.items()]
     curve = train(folder, seed, options)
-    notes = notes_on(load_checkpoint(folder), size, config, run.stepper.device)
+    notes = notes_on(load_checkpoint(folder), size, config, choose_device())
     notes |= {"seconds": round(curve.last("seconds")), "minigpt_course": __version__,
               "commit": ", then ".join(commits.read_text().split("\n"))}
     KEPT.mkdir(exist_ok=True)
@@ -143,6 +160,7 @@ def notes_on(state: dict, size: GPTConfig, config: TrainConfig, device: torch.de
     "What a kept file says of its run, of which `state` is the last checkpoint."
     corpus, precision = load_corpus("shakespeare"), PRECISIONS[state["precision"]]
     notes = run_notes(corpus, size, config, device, precision, max(1, torch.cuda.device_count()))
+    notes |= {"threads": threads()}
     if state.get("rounding") is not None:
         notes |= {"validated in": state["validates_in"], "rounding": f"{state['rounding']:.5f}"}
     floor = baselines(corpus, corpus.fit_tokenizer(size.vocab_size))
@@ -190,7 +208,7 @@ def main() -> None:
     runs = {f"seed{seed}": (seed, {}) for seed in arguments.seeds}
     if arguments.without_dropout: runs = {"no-dropout": (0, WITHOUT_DROPOUT)}
     for name, (seed, changes) in runs.items():
-        if not (KEPT / f"{name}.csv").exists(): make(name, seed, changes, arguments.hours)
+        if not is_kept(name, seed, changes): make(name, seed, changes, arguments.hours)
     print("now: make kaggle outputs readme")
 
 

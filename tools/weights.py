@@ -75,7 +75,9 @@ def publish(run_dir: Path, name: str) -> None:
              "validation loss": loss, "python": platform.python_version()}
     save(model, tokenizer, folder, bits=8, notes=notes)
     small, ids = load(folder)[0], tokenizer.encode(corpus.validation)
-    notes["8 bits cost"] = evaluate(small, ids, model.config.context_length) - loss
+    # `loss` may have been computed in another number format
+    exact, rough = (evaluate(it, ids, model.config.context_length) for it in (model, small))
+    notes["8 bits cost"] = rough - exact
     save(model, tokenizer, folder, bits=8, notes=notes)
     print(f"{name}: measuring what it repeats of its text")
     recipe = {"dropout": about["model"]["dropout"]} | {
@@ -83,6 +85,9 @@ def publish(run_dir: Path, name: str) -> None:
     card = {"trained on": LICENCES[corpus.name]} | notes | memory_of(small, tokenizer, corpus)
     card = {what: f"{value:.5g}" if isinstance(value, float) else value
             for what, value in (card | recipe).items()}
+    card["validation loss"] += ", a little flattered: the weights were chosen by it"
+    told = {"step": "best step", "8 bits cost": "nats that 8 bits cost"}
+    card = {told.get(what, what): value for what, value in card.items()}
     usage = f'```\nminigpt generate {name} --prompt "{PROMPTS[corpus.name]}"\n```'
     write_atomically(folder / "README.md", model_card(model, card, usage).encode())
     size = sum(path.stat().st_size for path in folder.iterdir())

@@ -159,7 +159,7 @@ def check_cached_lm(CachedLM):
         expect(sum(made) <= idx.numel(), f"pieces of {sizes}: {sum(made)} keys were computed, and "
                f"{idx.numel()} are enough: keep what was computed before, that is what a cache is")
         same(torch.cat(pieces, dim=1), model(idx), f"pieces of {sizes}: {words}", "the logits")
-    return ("A first piece proves nothing about a cache: you now test it with pieces of odd sizes, "
+    return ("A first piece proves nothing about a cache: you now test it with uneven pieces, "
             "as this notebook does.")
 
 # %% ../../nbs/appendix/checks_08.ipynb #c08-013
