@@ -177,7 +177,8 @@ def notes_of(
         about, best = read_about(folder / "run.json", RUN_FORMAT, RUN_KINDS), best_of(folder)
         return {"corpus": about["corpus"]["name"], "corpus sha256": about["corpus"]["sha256"],
                 "step": best["step"], "validation loss": best["loss"]}
-    return read_about(folder_of(name) / "minigpt.json", FORMAT, KINDS)["notes"]
+    folder = Path(name) if Path(name).exists() else folder_of(name)  # `load` says which
+    return read_about(folder / "minigpt.json", FORMAT, KINDS)["notes"]
 
 
 def published() -> dict[str, dict]:

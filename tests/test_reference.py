@@ -80,6 +80,18 @@ def test_the_reference_runs_are_below_nanogpts_figure_on_average():
     assert sum(best) / len(best) < 1.4697
 
 
+def test_kaggles_story_tells_what_the_runs_did():
+    story = (ROOT / "kaggle" / "story.md").read_text(encoding="utf-8")
+    assert "falls, with one small step up, and is lowest at the last step. (In a run" in story
+    losses = [loss for _, loss in LearningCurve.from_csv(SEEDS[0]).validation()]
+    assert sum(after > before for before, after in zip(losses, losses[1:])) == 1
+    assert min(losses) == losses[-1]
+    without = LearningCurve.from_csv(SEEDS[0].with_name("no-dropout.csv")).validation()
+    step, loss = min(without, key=lambda validation: validation[1])
+    assert f"lowest after {step:,} of {without[-1][0]:,} steps, and rose from there" in story
+    assert loss < without[-2][1] < without[-1][1]
+
+
 def test_kaggles_page_has_the_losses_of_the_runs():
     page = (ROOT / "kaggle" / "README.md").read_text(encoding="utf-8")
     runs = [LearningCurve.from_csv(path).validation() for path in SEEDS]
@@ -373,7 +385,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with_and_kept_with_its_notes(small):
     assert [step for step, _ in curve.validation()] == [0, 4, 8] and len(curve.rows) == 9
     expected = {"corpus": "shakespeare", "parameters": "225677", "steps": "8", "batch size": "2",
                 "learning rate": "0.012", "optimizer": "adamw", "seed": "1", "processes": "1",
-                "precision": "bfloat16",
+                "precision": "bfloat16", "threads": str(tool.threads()),
                 "weight decay": "0.1", "betas": "(0.8, 0.95)"}
     assert {name: notes[name] for name in expected} == expected
     assert int(notes["seconds"]) == round(curve.last("seconds"))

@@ -1,4 +1,5 @@
 "What makes the project: deriving leaves nothing stale, notebooks are run, stored and reported."
+import json
 import shutil
 import subprocess
 import sys
@@ -6,6 +7,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+from conftest import small_gpt
+from minigpt_course.bigram import evaluate
+from minigpt_course.devices import Compute
+from minigpt_course.runs import load_best
+from minigpt_course.share import load
+from minigpt_course.text import Corpus
+from minigpt_course.train import TrainConfig, train
 
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT / "tools"))
@@ -126,3 +135,22 @@ def test_what_samples_repeat_of_a_text_is_measured():
     longest, share = weights.memorised([f"0123{passage}456", "~" * 60], text)
     assert longest == passage
     assert share == 31 / (87 - 49 + 60 - 49)  # of 80 characters 31 pieces of 50
+
+
+def test_the_cost_of_8_bits_is_measured_in_one_number_format(tmp_path, monkeypatch):
+    "Where the run's own loss was computed in another, the difference is not part of it."
+    corpus = Corpus.from_text("a text that is learnt in half precision. " * 200, "pydocs")
+    model = small_gpt(vocab_size=24)
+    train(model, corpus, TrainConfig(steps=2, batch_size=2, eval_every=1), tmp_path / "run",
+          compute=Compute(precision="bfloat16"))
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(weights, "load_corpus", lambda name: corpus)
+    monkeypatch.setattr(weights, "memory_of", lambda *given: {})
+    weights.publish(tmp_path / "run", "it")
+    small, tokenizer = load(tmp_path / "it")
+    _, loss = load_best(model, tmp_path / "run")
+    notes = json.loads((tmp_path / "it" / "minigpt.json").read_text())["notes"]
+    exact, rough = (evaluate(it, tokenizer.encode(corpus.validation), 16) for it in (model, small))
+    assert notes["8 bits cost"] == pytest.approx(rough - exact, abs=1e-9) and exact != loss
+    assert f"| nats that 8 bits cost | {notes['8 bits cost']:.5g} |" in (
+        tmp_path / "it" / "README.md").read_text()

@@ -1011,7 +1011,7 @@ WRONG = {
          'raise ValueError(f"missing, unexpected or shape: {sorted(state)} / {sorted(wanted)}")'),
         ("says nothing about what is unexpected", "sorted(state.keys() - wanted.keys())", "[]"),
         ("compares the shapes of names that only the file has",
-         "sorted(wanted.keys() & state.keys()) if", "sorted(state.keys()) if"),
+         "sorted(wanted.keys() & state.keys())\n", "sorted(state.keys())\n"),
         ("thinks that as many numbers are the same shape",
          "if tuple(state[name].shape) != wanted[name]]",
          "if state[name].numel() != __import__('math').prod(wanted[name])]"),
