@@ -653,7 +653,8 @@ def test_a_session_that_was_interrupted_is_gone_on_with_by_another(kaggle, shake
     working = kaggle / "working"
     variables = {"MINIGPT_PRESET": preset, "PYTHONPATH": str(kaggle / "image")}
     broken = variables | {"GLOO_SOCKET_IFNAME": "none0"}  # processes find no way to talk
-    first = session(kaggle, chosen="processes = 2", until=TRAINS, **broken)
+    as_anywhere = "precision, number_format = torch.float32, 'float32'"
+    first = session(kaggle, chosen=f"processes = 2\n{as_anywhere}", until=TRAINS, **broken)
     wait_for(lambda: list(working.glob("run-*/curve.csv")), first)  # the first step is done
     os.kill(int((working / "kernel").read_text()), signal.SIGINT)
     said = said_by(first, kaggle)
@@ -673,7 +674,7 @@ def test_a_session_that_was_interrupted_is_gone_on_with_by_another(kaggle, shake
     working.mkdir()
     seal(kaggle / "input")
     made = references(preset, shakespeare, changes)
-    said = said_by(session(kaggle, references=made, **variables), kaggle)
+    said = said_by(session(kaggle, chosen=as_anywhere, references=made, **variables), kaggle)
     parameters = {"laptop": "225,677", "kaggle": "13,162,061"}[preset]
     for words in ("tiny Shakespeare, found in plays", f"{parameters}  together",
                   f"going on with the run found in minigpt, after {done} steps",
