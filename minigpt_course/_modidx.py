@@ -1214,6 +1214,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'minigpt_course.saved': { 'minigpt_course.saved.check_saving': ('appendix/saved.html#check_saving', 'minigpt_course/saved.py'),
                                       'minigpt_course.saved.check_shapes': ('appendix/saved.html#check_shapes', 'minigpt_course/saved.py'),
                                       'minigpt_course.saved.folder_of': ('appendix/saved.html#folder_of', 'minigpt_course/saved.py'),
+                                      'minigpt_course.saved.hides_published': ( 'appendix/saved.html#hides_published',
+                                                                                'minigpt_course/saved.py'),
                                       'minigpt_course.saved.notes_of': ('appendix/saved.html#notes_of', 'minigpt_course/saved.py'),
                                       'minigpt_course.saved.packed': ('appendix/saved.html#packed', 'minigpt_course/saved.py'),
                                       'minigpt_course.saved.published': ('appendix/saved.html#published', 'minigpt_course/saved.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'KINDS', 'WEIGHTS', 'packed', 'unpacked', 'check_shapes', 'check_saving', 'write_saved', 'folder_of',
-           'read_saved', 'read_weights', 'read_run', 'notes_of', 'published']
+           'hides_published', 'read_saved', 'read_weights', 'read_run', 'notes_of', 'published']
 
 # %% ../nbs/appendix/saved.ipynb #saved-002
 import hashlib
@@ -108,12 +108,16 @@ def write_saved(
 def folder_of(
     name: str | Path,  # a saved model's folder, or the name of a published model
 ) -> Path:
-    "Where a model is: a folder of that name wins over a published model, and a line says so."
-    folder, ours = Path(name), WEIGHTS / name
-    if not (ours / "minigpt.json").is_file(): return folder
-    if not folder.exists(): return ours
-    if not folder.samefile(ours): print(f"taking the {name} that is here, not the published one")
-    return folder
+    "Where a model is: a folder of that name wins over a published model."
+    folder = Path(name)
+    published_too = (WEIGHTS / folder / "minigpt.json").is_file()
+    return WEIGHTS / folder if published_too and not folder.exists() else folder
+
+
+def hides_published(folder: Path) -> bool:
+    "Whether a published model has the same name and is another one."
+    ours = WEIGHTS / folder
+    return folder.exists() and (ours / "minigpt.json").is_file() and not folder.samefile(ours)
 
 
 def read_saved(
@@ -177,8 +181,7 @@ def notes_of(
         about, best = read_about(folder / "run.json", RUN_FORMAT, RUN_KINDS), best_of(folder)
         return {"corpus": about["corpus"]["name"], "corpus sha256": about["corpus"]["sha256"],
                 "step": best["step"], "validation loss": best["loss"]}
-    folder = Path(name) if Path(name).exists() else folder_of(name)  # `load` says which
-    return read_about(folder / "minigpt.json", FORMAT, KINDS)["notes"]
+    return read_about(folder_of(name) / "minigpt.json", FORMAT, KINDS)["notes"]
 
 
 def published() -> dict[str, dict]:

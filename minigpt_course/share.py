@@ -13,7 +13,8 @@ from .core import check_finite, plain
 from .gpt import GPT
 from .pages import to_page
 from minigpt_course.saved import (
-    check_saving, folder_of, notes_of, packed, published, read_run, read_saved, write_saved,
+    check_saving, folder_of, hides_published, notes_of, packed, published, read_run, read_saved,
+    write_saved,
 )
 from .text import CharTokenizer, Corpus
 
@@ -43,6 +44,7 @@ def load(
     """A model and its tokenizer, in evaluation mode. `FileNotFoundError` or `ValueError` naming
     what is missing, damaged, of another shape, or from another version."""
     folder = folder_of(name)
+    if hides_published(folder): print(f"taking the {name} that is here, not the published one")
     read = read_run if (folder / "run.json").is_file() else read_saved
     config, chars, weights = read(folder)
     model = GPT(config).to(weights["lm_head.weight"].dtype)
